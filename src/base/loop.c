@@ -1,0 +1,546 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Loops: turns, tasks, mailbox, timers, spin and sleep; see loop.h.
+ *
+ *   turn:  epoch, clock -> due timers -> mail -> up to 16 rounds of the ready
+ *          list -> end tasks -> engine (flush; collect, spin or sleep)
+ *
+ * Spin or sleep, at the end of a turn:
+ *
+ *     ran something ------------> collect, do not wait
+ *     nothing, spin_ns not over -> collect, do not wait
+ *     nothing, spin_ns over ----> say "asleep", look at the mail once more,
+ *                                 wait for the engine, the bell or a timer
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "loop_private.h"
+#include "mem.h"
+#include "range.h"
+
+enum {
+    LOOP_SPIN_MIN = 2000,    /* ns */
+    LOOP_MISSES = 8,         /* vain spins before they get shorter */
+    LOOP_DEFER_NS = 1000000, /* longest sleep while memory waits */
+};
+
+uint64_t
+st_clock_ns(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static uint64_t
+loop_clock(const struct st_loop_impl *l)
+{
+    struct st_domain *d = l->base.domain;
+
+    return st_domain_virtual(d) ? d->clock : st_clock_ns();
+}
+
+/* ---- Mailbox ---------------------------------------------------------- */
+
+static void
+loop_wake(struct st_loop_impl *l)
+{
+    if (atomic_load(&l->asleep) && atomic_exchange(&l->asleep, false))
+        eventfd_write(l->bell, 1);
+}
+
+void
+st_post(struct st_loop *loop, struct st_task *t)
+{
+    struct st_loop_impl *l = st_loop_impl(loop);
+    struct st_task *old = atomic_load_explicit(&l->mail, memory_order_relaxed);
+
+    do
+        t->next = old;
+    while (!atomic_compare_exchange_weak(&l->mail, &old, t));
+    /* Whoever filled an empty box wakes the loop; it takes everything. */
+    if (!old)
+        loop_wake(l);
+}
+
+static void
+loop_take_mail(struct st_loop_impl *l)
+{
+    struct st_task *t, *next, *first = NULL, *last;
+
+    if (!atomic_load_explicit(&l->mail, memory_order_relaxed))
+        return;
+    last = t = atomic_exchange(&l->mail, NULL);
+    for (; t; t = next) {
+        next = t->next;
+        t->next = first;
+        first = t;
+    }
+    *l->base.ready_tail = first;
+    l->base.ready_tail = &last->next;
+}
+
+/* ---- Turns ------------------------------------------------------------ */
+
+/* Run a list as it is now; what is added meanwhile waits for the next time. */
+static bool
+loop_run_list(struct st_task **list, struct st_task ***tail)
+{
+    struct st_task *t = *list, *next;
+
+    if (!t)
+        return false;
+    *list = NULL;
+    *tail = list;
+    for (; t; t = next) {
+        next = t->next;
+        t->run(t);
+    }
+    return true;
+}
+
+static void
+loop_spin_longer(struct st_loop_impl *l)
+{
+    l->misses = 0;
+    l->spin_ns = st_min(2 * l->spin_ns, l->base.domain->poll_ns);
+}
+
+/* How the turn before ended: learn from it. */
+static void
+loop_learn(struct st_loop_impl *l)
+{
+    bool work = l->base.ready != NULL;
+
+    if (l->worked)
+        l->last_work = l->base.now;
+    if (l->spun && work)
+        loop_spin_longer(l);
+    if (l->slept_at && work &&
+        l->base.now - l->slept_at < l->base.domain->poll_ns)
+        loop_spin_longer(l);
+    l->slept_at = 0;
+}
+
+/* What the engine may wait for: 0 no, -1 for ever, or ns. */
+static int64_t
+loop_may_wait(struct st_loop_impl *l, bool worked, const bool *done)
+{
+    uint64_t now = l->base.now, wait = UINT64_MAX;
+    bool spun = l->spun;
+
+    l->worked = worked;
+    l->spun = false;
+    if (l->base.ready || (done && *done) || st_domain_virtual(l->base.domain))
+        return 0;
+    if (l->spin_ns) {
+        if (worked)
+            return 0;
+        if (now - l->last_work < l->spin_ns) {
+            l->spun = true;
+            return 0;
+        }
+        if (spun && ++l->misses == LOOP_MISSES) {
+            l->misses = 0;
+            l->spin_ns = st_max(l->spin_ns / 2, LOOP_SPIN_MIN);
+        }
+    }
+    if (l->deferred)
+        wait = LOOP_DEFER_NS;
+    if (l->ntimers) {
+        now = worked ? st_clock_ns() : now;
+        if (st_timer_due(l, now))
+            return 0;
+        wait = st_min(wait, l->heap[1]->at - now);
+    }
+    l->slept_at = now;
+    return wait > INT64_MAX ? -1 : (int64_t)wait;
+}
+
+static void
+loop_attach(struct st_loop_impl *l)
+{
+    int rc;
+
+    atomic_store(&l->owner, pthread_self());
+    rc = l->engine->ops->attach ? l->engine->ops->attach(l->engine) : 0;
+    if (rc) {
+        st_error(l->base.domain->log, "loop %u: cannot attach %s: %s",
+                 l->base.index, l->engine->ops->name, st_strerror(rc));
+        abort();
+    }
+}
+
+void
+st_loop_turn(struct st_loop_impl *l, const bool *done)
+{
+    struct st_loop *b = &l->base;
+    bool worked;
+    int64_t wait;
+
+    assert(!l->turning);
+    l->turning = true;
+    if (!atomic_load_explicit(&l->owner, memory_order_relaxed))
+        loop_attach(l);
+    st_defer_enter(l);
+    b->now = loop_clock(l);
+    loop_take_mail(l);
+    loop_learn(l);
+    worked = st_timer_fire(l);
+    for (unsigned n = b->domain->rounds;
+         n && loop_run_list(&b->ready, &b->ready_tail); n--)
+        worked = true;
+    worked |= loop_run_list(&b->end, &b->end_tail);
+    if (l->deferred)
+        st_defer_collect(l);
+
+    wait = loop_may_wait(l, worked, done);
+    if (wait) {
+        /* Both sides are sequentially consistent: either we see the mail, or
+         * the sender sees us asleep and rings. */
+        atomic_store(&l->asleep, true);
+        if (atomic_load(&l->mail) || (!done && atomic_load(&l->stop)))
+            wait = 0;
+        else
+            st_defer_leave(l);
+    }
+    l->engine->ops->poll(l->engine, wait);
+    if (atomic_load_explicit(&l->asleep, memory_order_relaxed))
+        atomic_store_explicit(&l->asleep, false, memory_order_relaxed);
+    l->turning = false;
+}
+
+bool
+st_loop_runnable(const struct st_loop_impl *l)
+{
+    return l->base.ready || l->base.end || l->deferred ||
+           atomic_load(&l->mail) || st_timer_due(l, l->base.domain->clock);
+}
+
+void
+st_loop_run(struct st_loop *loop)
+{
+    struct st_loop_impl *l = st_loop_impl(loop);
+
+    if (st_domain_virtual(loop->domain)) {
+        while (!atomic_load(&l->stop) && st_domain_step(loop->domain))
+            ;
+    } else {
+        while (!atomic_load(&l->stop))
+            st_loop_turn(l, NULL);
+        st_defer_leave(l);
+    }
+    atomic_store(&l->stop, false);
+}
+
+void
+st_loop_stop(struct st_loop *loop)
+{
+    struct st_loop_impl *l = st_loop_impl(loop);
+
+    atomic_store(&l->stop, true);
+    loop_wake(l);
+}
+
+bool
+st_loop_wait(struct st_loop *loop, const bool *done)
+{
+    struct st_loop_impl *l = st_loop_impl(loop);
+
+    while (!*done) {
+        if (!st_domain_virtual(loop->domain))
+            st_loop_turn(l, done);
+        else if (!st_domain_step(loop->domain))
+            return false;
+    }
+    if (!st_domain_virtual(loop->domain))
+        st_defer_leave(l);
+    return true;
+}
+
+bool
+st_loop_here(const struct st_loop *loop)
+{
+    const struct st_loop_impl *l = (const struct st_loop_impl *)loop;
+
+    return st_domain_virtual(loop->domain) ||
+           atomic_load_explicit(&l->owner, memory_order_relaxed) ==
+               pthread_self();
+}
+
+/* ---- A thread for a loop ---------------------------------------------- */
+
+static void *
+loop_main(void *arg)
+{
+    struct st_loop_impl *l = arg;
+
+    pthread_setname_np(pthread_self(), l->name);
+    st_loop_run(&l->base);
+    return NULL;
+}
+
+int
+st_loop_start(struct st_loop *loop, const char *name)
+{
+    struct st_loop_impl *l = st_loop_impl(loop);
+    int rc;
+
+    assert(!l->started);
+    if (st_domain_virtual(loop->domain))
+        return 0; /* st_domain_step turns it */
+    snprintf(l->name, sizeof(l->name), "%s", name);
+    atomic_store(&l->stop, false);
+    rc = pthread_create(&l->thread, NULL, loop_main, l);
+    l->started = rc == 0;
+    return -rc;
+}
+
+void
+st_loop_join(struct st_loop *loop)
+{
+    struct st_loop_impl *l = st_loop_impl(loop);
+
+    if (!l->started)
+        return;
+    st_loop_stop(loop);
+    pthread_join(l->thread, NULL);
+    l->started = false;
+}
+
+/* ---- Creation --------------------------------------------------------- */
+
+static void
+loop_bell_rang(struct st_watch *w, unsigned events)
+{
+    (void)w; /* the mail is taken at the start of each turn anyway */
+    (void)events;
+}
+
+/* A loop of this domain that was destroyed, or a new one; holds d->lock. */
+static struct st_loop_impl *
+loop_find(struct st_domain *d)
+{
+    struct st_loop_impl *first = atomic_load(&d->loops), *spare = NULL, *l;
+
+    for (l = first; l; l = l->next)
+        if (!l->live)
+            spare = l; /* the last one has the lowest index */
+    if (spare)
+        return spare;
+    l = aligned_alloc(alignof(struct st_loop_impl), sizeof(*l));
+    if (!l)
+        return NULL;
+    *l = (struct st_loop_impl){
+        .base = {.domain = d, .index = first ? first->base.index + 1 : 0},
+        .bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
+        .heap =
+            mmap(NULL, ST_TIMERS_MAX * sizeof(*l->heap), PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0),
+        .epoch = ST_EPOCH_IDLE,
+        .next = first,
+    };
+    if (l->bell < 0 || l->heap == MAP_FAILED) {
+        st_loop_free(l);
+        return NULL;
+    }
+    /* One page of timers is plenty; a huge page would be 2 MiB a loop. */
+    madvise(l->heap, ST_TIMERS_MAX * sizeof(*l->heap), MADV_NOHUGEPAGE);
+    atomic_store(&d->loops, l);
+    return l;
+}
+
+void
+st_loop_free(struct st_loop_impl *l)
+{
+    if (l->bell >= 0)
+        close(l->bell);
+    if (l->heap != MAP_FAILED)
+        munmap(l->heap, ST_TIMERS_MAX * sizeof(*l->heap));
+    free(l);
+}
+
+int
+st_loop_create(struct st_domain *d, struct st_loop **out, struct st_err *err)
+{
+    struct st_loop_impl *l;
+    int rc;
+
+    pthread_mutex_lock(&d->lock);
+    l = loop_find(d);
+    if (!l) {
+        rc = st_err_set(err, ENOMEM, "no memory or descriptor for a loop");
+        goto out;
+    }
+    l->base.ready = l->base.end = NULL;
+    l->base.ready_tail = &l->base.ready;
+    l->base.end_tail = &l->base.end;
+    l->base.now = loop_clock(l);
+    l->deferred_tail = &l->deferred;
+    l->spin_ns = d->poll_ns;
+    l->last_work = l->slept_at = 0;
+    l->misses = 0;
+    l->worked = l->spun = false;
+    atomic_store(&l->owner, 0);
+    atomic_store(&l->stop, false);
+    rc = d->ops->create(&l->base, &l->engine, err);
+    if (rc)
+        goto out;
+    if (!st_domain_virtual(d)) {
+        l->bell_watch = (struct st_watch){
+            .ready = loop_bell_rang, .fd = l->bell, .events = EPOLLIN};
+        rc = d->ops->watch(l->engine, &l->bell_watch);
+        if (rc) {
+            d->ops->destroy(l->engine);
+            st_err_set(err, -rc, "cannot watch a loop's bell: %s",
+                       st_strerror(rc));
+            goto out;
+        }
+    }
+    l->live = true;
+    *out = &l->base;
+out:
+    pthread_mutex_unlock(&d->lock);
+    return rc;
+}
+
+void
+st_loop_destroy(struct st_loop *loop)
+{
+    struct st_domain *d;
+    struct st_loop_impl *l;
+
+    if (!loop)
+        return;
+    l = st_loop_impl(loop);
+    d = loop->domain;
+    assert(l->live && !l->turning && !l->started);
+    /* Of watches that are gone a task may still be queued: the engine's. */
+    for (struct st_task *t = loop->ready; t; t = t->next)
+        assert(t->run == st_watch_half_run);
+    assert(!loop->end && !atomic_load(&l->mail));
+    assert(!l->ntimers && !l->watches && !l->jobs);
+    assert(!d->ops->busy(l->engine));
+    st_defer_orphan(l);
+    d->ops->destroy(l->engine);
+    l->engine = NULL;
+    pthread_mutex_lock(&d->lock);
+    l->live = false;
+    pthread_mutex_unlock(&d->lock);
+}
+
+/* ---- The way to the engine and the pool ------------------------------- */
+
+int
+st_watch_add(struct st_loop *loop, struct st_watch *w)
+{
+    struct st_loop_impl *l = st_loop_impl(loop);
+    int rc =
+        l->engine->ops->watch ? l->engine->ops->watch(l->engine, w) : -ENOTSUP;
+
+    l->watches += rc == 0;
+    return rc;
+}
+
+void
+st_watch_remove(struct st_loop *loop, struct st_watch *w)
+{
+    struct st_loop_impl *l = st_loop_impl(loop);
+
+    l->engine->ops->unwatch(l->engine, w);
+    l->watches--;
+}
+
+void
+st_io_start(struct st_loop *loop, struct st_io *io)
+{
+    struct st_seam *seam = loop->domain->seam;
+
+    st_list_init(&io->link);
+    io->loop = loop;
+    if (seam)
+        seam->start(seam, loop, io);
+    else
+        st_io_start_below(loop, io);
+}
+
+void
+st_io_start_below(struct st_loop *loop, struct st_io *io)
+{
+    struct st_loop_impl *l = st_loop_impl(loop);
+
+    st_list_init(&io->link);
+    io->loop = loop;
+    io->tries = 0;
+    l->engine->ops->start(l->engine, io);
+}
+
+void
+st_io_cancel(struct st_loop *loop, struct st_io *io)
+{
+    struct st_loop_impl *l = st_loop_impl(loop);
+
+    l->engine->ops->cancel(l->engine, io);
+}
+
+int
+st_file_register(struct st_loop *loop, int fd)
+{
+    struct st_loop_impl *l = st_loop_impl(loop);
+
+    return l->engine->ops->file_add ? l->engine->ops->file_add(l->engine, fd)
+                                    : -1;
+}
+
+void
+st_file_unregister(struct st_loop *loop, int slot)
+{
+    struct st_loop_impl *l = st_loop_impl(loop);
+
+    if (slot >= 0)
+        l->engine->ops->file_del(l->engine, slot);
+}
+
+static void
+job_done(struct st_task *t)
+{
+    struct st_job *j = st_container(t, struct st_job, task);
+
+    st_loop_impl(j->home)->jobs--;
+    j->done(j);
+}
+
+static void
+job_work(struct st_task *t)
+{
+    struct st_job *j = st_container(t, struct st_job, task);
+
+    j->work(j);
+    t->run = job_done;
+    st_post(j->home, t);
+}
+
+void
+st_job_start(struct st_loop *loop, struct st_job *j)
+{
+    struct st_domain *d = loop->domain;
+
+    j->home = loop;
+    j->task.run = job_work;
+    st_loop_impl(loop)->jobs++;
+    if (!st_domain_virtual(d)) {
+        st_pool_add_job(d->pool, &j->task);
+        return;
+    }
+    j->task.next = NULL;
+    *d->jobs_tail = &j->task;
+    d->jobs_tail = &j->task.next;
+}
