@@ -88,6 +88,21 @@ loop_take_mail(struct st_loop_impl *l)
     l->base.ready_tail = &last->next;
 }
 
+void
+st_retract(struct st_loop *loop, struct st_task *t)
+{
+    struct st_task **p = &loop->ready;
+
+    loop_take_mail(st_loop_impl(loop));
+    while (*p && *p != t)
+        p = &(*p)->next;
+    if (!*p)
+        return;
+    *p = t->next;
+    if (!*p)
+        loop->ready_tail = p;
+}
+
 /* ---- Turns ------------------------------------------------------------ */
 
 /* Run a list as it is now; what is added meanwhile waits for the next time. */
@@ -207,7 +222,8 @@ st_loop_turn(struct st_loop_impl *l, const bool *done)
         /* Both sides are sequentially consistent: either we see the mail, or
          * the sender sees us asleep and rings. */
         atomic_store(&l->asleep, true);
-        if (atomic_load(&l->mail) || (!done && atomic_load(&l->stop)))
+        if (atomic_load(&l->mail) ||
+            (!done && !l->holds && atomic_load(&l->stop)))
             wait = 0;
         else
             st_defer_leave(l);
@@ -234,7 +250,7 @@ st_loop_run(struct st_loop *loop)
         while (!atomic_load(&l->stop) && st_domain_step(loop->domain))
             ;
     } else {
-        while (!atomic_load(&l->stop))
+        while (l->holds || !atomic_load(&l->stop))
             st_loop_turn(l, NULL);
         st_defer_leave(l);
     }
@@ -248,6 +264,18 @@ st_loop_stop(struct st_loop *loop)
 
     atomic_store(&l->stop, true);
     loop_wake(l);
+}
+
+void
+st_loop_hold(struct st_loop *loop)
+{
+    st_loop_impl(loop)->holds++;
+}
+
+void
+st_loop_let_go(struct st_loop *loop)
+{
+    st_loop_impl(loop)->holds--;
 }
 
 bool
@@ -427,7 +455,7 @@ st_loop_destroy(struct st_loop *loop)
     for (struct st_task *t = loop->ready; t; t = t->next)
         assert(t->run == st_watch_half_run);
     assert(!loop->end && !atomic_load(&l->mail));
-    assert(!l->ntimers && !l->watches && !l->jobs);
+    assert(!l->ntimers && !l->watches && !l->jobs && !l->holds);
     assert(!d->ops->busy(l->engine));
     st_defer_orphan(l);
     d->ops->destroy(l->engine);

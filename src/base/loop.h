@@ -115,11 +115,21 @@ st_at_end(struct st_loop *l, struct st_task *t)
  * What the sender wrote before is visible to the task. */
 void st_post(struct st_loop *l, struct st_task *t);
 
+/* T, posted to or ready on this loop and not yet run, shall not run: its owner
+ * goes away. Harmless when it is neither; O(tasks). This loop's thread. */
+void st_retract(struct st_loop *l, struct st_task *t);
+
 /* Turn until st_loop_stop. */
 void st_loop_run(struct st_loop *l);
 
-/* Any thread. st_loop_run returns after its current turn. */
+/* Any thread. st_loop_run returns after its current turn, or when nobody holds
+ * the loop any more. */
 void st_loop_stop(struct st_loop *l);
+
+/* Something on this loop still waits for messages that are under way: do not
+ * stop before it has let go. This loop's thread; every hold is let go once. */
+void st_loop_hold(struct st_loop *l);
+void st_loop_let_go(struct st_loop *l);
 
 /* Turn (a virtual domain: step) until *DONE, which a task on this loop sets.
  * False if nothing can happen any more (virtual only). */
@@ -154,7 +164,6 @@ void st_timer_stop(struct st_loop *l, struct st_timer *t);
 /* Tell when FD becomes readable or writable, *edge-triggered*: the user drains
  * until EAGAIN. Errors and hang-ups report as both. */
 struct st_watch {
-    struct st_task task; /* engine's own */
     void (*ready)(struct st_watch *w, unsigned events);
     int fd;          /* borrowed; open until the watch is gone */
     unsigned events; /* EPOLLIN | EPOLLOUT */

@@ -39,7 +39,7 @@ struct st_loop_impl {
     struct st_watch bell_watch;
     int bell; /* eventfd, never read: every write is an edge */
     bool live, turning;
-    unsigned watches, jobs;
+    unsigned watches, jobs, holds;
 
     /* Binary heap in heap[1..ntimers], earliest first; reserved address space,
      * so that setting a timer cannot fail. */

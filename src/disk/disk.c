@@ -83,11 +83,17 @@ st_disk_destroy(struct st_disk *d)
 {
     if (!d)
         return;
-    assert(st_list_empty(&d->chans) && d->zombies == 0 &&
-           st_list_empty(&d->listeners) && st_list_empty(&d->edits) &&
-           !atomic_load(&d->event_posted));
     d->node->event = NULL;
     st_node_close(d->node);
+    /* What the disk wanted to do by itself is of no use any more. */
+    st_retract(d->home, &d->event_task);
+    st_retract(d->home, &d->own.task);
+    for (unsigned i = 0; i < BCAST_SLOTS; i++)
+        st_retract(d->home, &d->bcast[i].done);
+    if (d->own_busy)
+        st_list_remove(&d->own.link);
+    assert(st_list_empty(&d->chans) && d->zombies == 0 &&
+           st_list_empty(&d->listeners) && st_list_empty(&d->edits));
     pthread_mutex_destroy(&d->mutex);
     free(d->conflicts);
     free(d->name);

@@ -44,12 +44,14 @@ msg_unpin(struct root_chan *rc)
     bool gone;
 
     pthread_mutex_lock(&d->mutex);
-    gone = --rc->pins == 0 && rc->closed && st_list_empty(&rc->locks);
+    gone = --rc->pins == 0 && rc->closed;
     if (gone)
         d->zombies--;
     pthread_mutex_unlock(&d->mutex);
-    if (gone)
+    if (gone) {
+        st_loop_let_go(rc->base.loop);
         free(rc);
+    }
 }
 
 static void

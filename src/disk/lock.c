@@ -13,7 +13,8 @@
  * in a circle: an op that wants a lock is no obstacle to others
  * (ST_REQ_LOCKING), and what was counted as an obstacle holds no lock.
  * Messages of one loop stay in order, so "leave" of an old lock comes before
- * "enter" of the next.
+ * "enter" of the next. A channel that closes is told no more, and what it was
+ * told already it still answers: it holds its loop until then (msg_unpin).
  */
 #include "root.h"
 
@@ -61,24 +62,40 @@ lock_ack(struct range_lock *l)
         st_post(owner->base.loop, &l->task);
 }
 
+/* RC has no more part in the lock; mutex held, or nobody else knows LM. */
+static void
+lock_untie(struct lock_msg *lm)
+{
+    st_list_remove(&lm->here);
+    st_list_remove(&lm->peers);
+    if (lm->allocated)
+        free(lm);
+}
+
 static void
 lock_enter(struct root_msg *m)
 {
     struct lock_msg *lm = st_container(m, struct lock_msg, msg);
+    struct range_lock *l = lm->lock;
     struct root_chan *rc = m->rc;
 
-    if (!rc->closed) {
-        st_list_for(req, next, &rc->flight, struct st_req, flight)
-        {
-            if (obstructs(lm->lock, req))
-                lm->waits++;
-        }
+    if (rc->closed) {
+        pthread_mutex_lock(&rc->disk->mutex);
+        lock_untie(lm);
+        pthread_mutex_unlock(&rc->disk->mutex);
+        lock_ack(l);
+        msg_unpin(rc);
+        return;
+    }
+    st_list_for(req, next, &rc->flight, struct st_req, flight)
+    {
+        if (obstructs(l, req))
+            lm->waits++;
     }
     st_list_append(&rc->locks, &lm->here);
-    if (!rc->closed)
-        wall_update(rc);
+    wall_update(rc);
     if (lm->waits == 0)
-        lock_ack(lm->lock);
+        lock_ack(l);
     msg_unpin(rc);
 }
 
@@ -89,9 +106,7 @@ lock_leave(struct root_msg *m)
     struct range_lock *l = lm->lock;
     struct root_chan *rc = m->rc;
 
-    st_list_remove(&lm->here);
-    if (lm->allocated)
-        free(lm);
+    lock_untie(lm);
     lock_ack(l);
     if (!rc->closed) {
         wall_update(rc);
@@ -99,6 +114,17 @@ lock_leave(struct root_msg *m)
             wall_again(rc, &rc->parked);
     }
     msg_unpin(rc);
+}
+
+void
+lock_abandon(struct root_chan *rc)
+{
+    st_list_for(lm, next, &rc->locks, struct lock_msg, here)
+    {
+        assert(lm->waits == 0);
+        if (!lm->leaving)
+            lock_untie(lm);
+    }
 }
 
 /* A message that ties LOCK to RC; mutex held. The first few need no malloc. */
@@ -206,6 +232,7 @@ lock_release(struct range_lock *l)
     st_list_for(lm, next, &l->msgs, struct lock_msg, peers)
     {
         st_list_remove(&lm->peers);
+        lm->leaving = true;
         atomic_fetch_add(&l->left, 1);
         msg_post(&lm->msg, lm->msg.rc, lock_leave);
     }

@@ -107,6 +107,7 @@ struct lock_msg {
     struct st_list peers; /* range_lock.msgs, under the mutex */
     unsigned waits;       /* overlapping requests still under way */
     bool allocated;       /* not one of range_lock.own */
+    bool leaving;         /* told to leave, under the mutex */
 };
 
 /* A range that one op has for itself: no overlapping modification is under
@@ -205,6 +206,9 @@ void lock_completed(struct root_chan *rc, const struct st_req *req);
 
 /* A new channel learns of the locks there are; mutex held. 0 or -ENOMEM. */
 int lock_adopt(struct root_chan *rc);
+
+/* A channel that closes has no part in them any more; mutex held. */
+void lock_abandon(struct root_chan *rc);
 
 /* ---- gate.c ------------------------------------------------------------------ */
 

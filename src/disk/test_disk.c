@@ -348,6 +348,30 @@ resize_by_the_backend_is_heard_once_with_the_latest_size(void **state)
     world_close(&w);
 }
 
+/* At every moment of what follows an event of the tree. */
+static void
+disk_can_go_while_an_event_is_under_way(void **state)
+{
+    (void)state;
+    for (unsigned steps = 0; steps < 12; steps++) {
+        struct st_testnode_opts o = {.size = MIB};
+        struct world w;
+
+        world_open(&w, &o, false);
+        st_sync_close(w.sync);
+        while (st_domain_step(w.domain))
+            ;
+        assert_int_equal(st_testnode_set_size(w.node, 512), 0);
+        for (unsigned i = 0; i < steps; i++)
+            st_domain_step(w.domain);
+        st_disk_destroy(w.disk);
+        while (st_domain_step(w.domain))
+            ;
+        st_loop_destroy(w.loop);
+        st_domain_destroy(w.domain);
+    }
+}
+
 /* ---- Requests in the background ---------------------------------------------- */
 
 struct bg {
@@ -639,6 +663,7 @@ main(void)
         cmocka_unit_test(compare_and_write_says_where_it_differs),
         cmocka_unit_test(
             resize_by_the_backend_is_heard_once_with_the_latest_size),
+        cmocka_unit_test(disk_can_go_while_an_event_is_under_way),
         cmocka_unit_test(parked_requests_go_on_after_resume),
         cmocka_unit_test(refused_requests_end_and_a_hung_one_is_an_orphan),
         cmocka_unit_test(cancel_ends_what_hangs),

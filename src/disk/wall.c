@@ -543,7 +543,9 @@ st_disk_close_chan(struct st_chan *c)
     op_free_all(rc);
     st_chan_close(rc->inner);
     rc->inner = NULL;
+    st_loop_hold(c->loop);
     pthread_mutex_lock(&d->mutex);
+    lock_abandon(rc);
     st_list_remove(&rc->link);
     d->nchans--;
     d->zombies++;

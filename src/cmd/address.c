@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Where a server listens: a Unix socket, TCP, or a descriptor that somebody
+ * hands us (inetd, systemd). See cmd.h.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <netdb.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "cmd.h"
+#include "options.h"
+#include "size.h"
+
+enum { BACKLOG = 128, NOBODY = UINT32_MAX };
+
+/* ---- Words ------------------------------------------------------------- */
+
+static int
+parse_unix(struct st_cmd_address *a, const char *path, const char *mode,
+           const char *group, struct st_err *err)
+{
+    const struct group *g = group ? getgrnam(group) : NULL;
+    uint64_t gid = g ? g->gr_gid : (uint64_t)NOBODY;
+    char *end;
+
+    if (strlen(path) >= sizeof(a->path))
+        return st_err_set(err, EINVAL,
+                          "--unix '%s' is too long, expected up to %zu bytes",
+                          path, sizeof(a->path) - 1);
+    strcpy(a->path, path);
+    a->mode = mode ? (unsigned)strtoul(mode, &end, 8) : group ? 0660 : 0600;
+    if (mode && (*end || *mode < '0' || *mode > '7' || a->mode > 0777))
+        return st_err_set(err, EINVAL,
+                          "--unix: invalid mode '%s', expected an octal number "
+                          "up to 777",
+                          mode);
+    if (group && !g &&
+        st_number_parse("group", group, 0, NOBODY - 1, &gid, NULL) < 0)
+        return st_err_set(err, EINVAL,
+                          "--unix: no group '%s', expected its name or number",
+                          group);
+    a->group = (unsigned)gid;
+    return 0;
+}
+
+/* HOST:PORT, [::1]:PORT */
+static int
+parse_addr(struct st_cmd_address *a, const char *text, struct st_err *err)
+{
+    const char *colon = strrchr(text, ':'), *host = text;
+    size_t len = colon ? (size_t)(colon - text) : 0;
+    uint64_t port;
+
+    if (len > 2 && *host == '[' && host[len - 1] == ']') {
+        host++;
+        len -= 2;
+    } else if (memchr(text, ':', len)) {
+        len = 0; /* ::1:80 could be two things */
+    }
+    if (!len || len >= sizeof(a->host) ||
+        st_number_parse("port", colon + 1, 0, UINT16_MAX, &port, NULL) < 0)
+        return st_err_set(err, EINVAL,
+                          "invalid --addr '%s', expected HOST:PORT or "
+                          "[IPV6]:PORT with a port from 0 to 65535",
+                          text);
+    memcpy(a->host, host, len);
+    snprintf(a->port, sizeof(a->port), "%u", (unsigned)port);
+    return 0;
+}
+
+static int
+parse_fd(struct st_cmd_address *a, const char *text, struct st_err *err)
+{
+    int listening, rc;
+    socklen_t len = sizeof(listening);
+    uint64_t fd;
+
+    rc = st_number_parse("--fd", text, 0, INT32_MAX, &fd, err);
+    if (rc < 0)
+        return rc;
+    if (getsockopt((int)fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) < 0)
+        return st_err_set(err, EINVAL, "--fd '%s' is not a socket", text);
+    a->fd[a->nfds++] = (int)fd;
+    a->connected = !listening;
+    snprintf(a->before, sizeof(a->before), "descriptor %s", text);
+    fcntl((int)fd, F_SETFD, FD_CLOEXEC);
+    return 0;
+}
+
+int
+st_cmd_address_parse(struct st_cmd_address *a, const char *unix_text,
+                     const char *addr, const char *fd, struct st_err *err)
+{
+    static const struct st_option table[] = {
+        {"path", ST_OPTION_FIRST, true, 0},
+        {"mode", ST_OPTION_VALUE, false, 0},
+        {"group", ST_OPTION_VALUE, false, 0},
+        {0},
+    };
+    struct st_options o;
+    int rc;
+
+    memset(a, 0, sizeof(*a));
+    if (!!unix_text + !!addr + !!fd > 1)
+        return st_err_set(err, EINVAL,
+                          "only one of --unix, --addr and --fd can be given, "
+                          "not also '%s'",
+                          fd ? fd : addr);
+    if (fd)
+        return parse_fd(a, fd, err);
+    if (!unix_text)
+        return parse_addr(a, addr ? addr : "localhost:10809", err);
+    rc = st_options_parse("--unix", unix_text, table, &o, err);
+    if (rc < 0)
+        return rc;
+    rc = parse_unix(a, o.value[0], o.value[1], o.value[2], err);
+    st_options_free(&o);
+    return rc;
+}
+
+/* ---- Sockets ----------------------------------------------------------- */
+
+/* Bind; where a socket lies that nobody listens at any more, instead of it. */
+static int
+bind_unix(int fd, const struct sockaddr_un *at)
+{
+    const struct sockaddr *sa = (const struct sockaddr *)at;
+    st_autoclose int probe = -1;
+    struct stat sb;
+
+    if (bind(fd, sa, sizeof(*at)) == 0)
+        return 0;
+    if (errno != EADDRINUSE || lstat(at->sun_path, &sb) < 0 ||
+        !S_ISSOCK(sb.st_mode))
+        return -1;
+    probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (connect(probe, sa, sizeof(*at)) < 0 && errno == ECONNREFUSED &&
+        unlink(at->sun_path) == 0)
+        return bind(fd, sa, sizeof(*at));
+    errno = EADDRINUSE;
+    return -1;
+}
+
+static int
+open_unix(struct st_cmd_address *a, struct st_err *err)
+{
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    mode_t old = umask(0177); /* open to nobody else, not for a moment */
+    struct stat sb;
+    int bound;
+
+    memcpy(at.sun_path, a->path, sizeof(a->path));
+    a->fd[0] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    a->nfds = 1;
+    bound = bind_unix(a->fd[0], &at);
+    umask(old);
+    if (bound == 0 && lstat(a->path, &sb) == 0) {
+        a->dev = sb.st_dev;
+        a->ino = sb.st_ino;
+    }
+    if (bound < 0 ||
+        (a->group != NOBODY && lchown(a->path, (uid_t)-1, a->group) < 0) ||
+        chmod(a->path, a->mode) < 0 || listen(a->fd[0], BACKLOG) < 0)
+        return st_err_set(err, errno, "--unix '%s': %s", a->path,
+                          errno == EADDRINUSE
+                              ? "another server or a file is there"
+                              : strerror(errno));
+    snprintf(a->before, sizeof(a->before), "nbd+unix:///");
+    snprintf(a->after, sizeof(a->after), "?socket=%s", a->path);
+    return 0;
+}
+
+/* Listen at the address I of a host, on the port in A->port; if that was 0, put
+ * the one that was free there. 0 or errno. */
+static int
+open_tcp_one(struct st_cmd_address *a, const struct addrinfo *i)
+{
+    int fd = socket(i->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1, rc;
+    struct sockaddr_in *in = (void *)i->ai_addr; /* its port is in_6's place */
+    socklen_t len = i->ai_addrlen;
+
+    if (fd < 0)
+        return errno;
+    in->sin_port = htons((uint16_t)atoi(a->port));
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+    if (i->ai_family == AF_INET6)
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
+    if (bind(fd, i->ai_addr, len) < 0 || listen(fd, BACKLOG) < 0 ||
+        getsockname(fd, i->ai_addr, &len) < 0) {
+        rc = errno;
+        close(fd);
+        return rc;
+    }
+    snprintf(a->port, sizeof(a->port), "%u", ntohs(in->sin_port));
+    a->fd[a->nfds++] = fd;
+    return 0;
+}
+
+static int
+open_tcp(struct st_cmd_address *a, struct st_err *err)
+{
+    struct addrinfo hints = {.ai_flags = AI_PASSIVE,
+                             .ai_socktype = SOCK_STREAM};
+    bool v6 = strchr(a->host, ':');
+    struct addrinfo *list;
+    int rc = getaddrinfo(a->host, a->port, &hints, &list);
+
+    if (rc)
+        return st_err_set(err, EINVAL, "--addr: no address of '%s': %s",
+                          a->host, gai_strerror(rc));
+    for (struct addrinfo *i = list; i && a->nfds < 8 && rc != EADDRINUSE;
+         i = i->ai_next)
+        rc = open_tcp_one(a, i);
+    freeaddrinfo(list);
+    if (!a->nfds || rc == EADDRINUSE) /* a family may be missing here */
+        return st_err_set(err, rc, "--addr '%s:%s': %s", a->host, a->port,
+                          strerror(rc));
+    snprintf(a->before, sizeof(a->before), "nbd://%s%s%s:%s/", v6 ? "[" : "",
+             a->host, v6 ? "]" : "", a->port);
+    return 0;
+}
+
+int
+st_cmd_address_open(struct st_cmd_address *a, struct st_err *err)
+{
+    return a->nfds ? 0 : *a->path ? open_unix(a, err) : open_tcp(a, err);
+}
+
+void
+st_cmd_address_close(struct st_cmd_address *a)
+{
+    struct stat sb;
+
+    for (unsigned i = 0; i < a->nfds; i++)
+        if (a->fd[i] >= 0)
+            close(a->fd[i]);
+    a->nfds = 0;
+    if (a->ino && lstat(a->path, &sb) == 0 && sb.st_dev == a->dev &&
+        sb.st_ino == a->ino)
+        unlink(a->path);
+}

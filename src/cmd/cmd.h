@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Subcommands: a table in main.c, a file for each, and what they share.
+ *
+ * A command never exits by itself: it returns an exit status, and whatever is
+ * wrong is one sentence on standard error that quotes the offending text.
+ */
+#ifndef ST_CMD_H
+#define ST_CMD_H
+
+#include <jansson.h>
+#include <stdio.h>
+
+#include "disk.h"
+
+enum {
+    ST_EXIT_OK = 0,
+    ST_EXIT_FAILED = 1, /* while running */
+    ST_EXIT_USAGE = 2,  /* a wrong option or SPEC */
+    ST_EXIT_DIFFER = 3, /* images differ */
+};
+
+enum st_cmd_kind {
+    ST_CMD_FLAG,
+    ST_CMD_TEXT,
+    ST_CMD_MANY,
+    ST_CMD_NUMBER,
+    ST_CMD_WORD
+};
+
+/* One row of a command's options; the table ends with a NULL name. */
+struct st_cmd_option {
+    const char *name; /* without the dashes */
+    enum st_cmd_kind kind;
+    const char *arg; /* what --help calls the value; of a WORD: all of them,
+                      * a|b|c, the first is the default */
+    const char *help;
+    unsigned def, min, max; /* of a NUMBER */
+};
+
+enum { ST_CMD_OPTIONS_MAX = 16 };
+
+struct st_cmd_args {
+    const char *text[ST_CMD_OPTIONS_MAX]; /* by row; NULL: not given */
+    unsigned number[ST_CMD_OPTIONS_MAX];  /* by row; a WORD's index */
+    const char **many; /* owned: the values of the MANY row, in order */
+    unsigned nmany;
+    char **rest; /* lent: what is not an option */
+    int nrest;
+    enum st_level level; /* -v, -vv */
+    bool help;
+};
+
+struct st_cmd {
+    const char *name, *syntax; /* after the name */
+    const char *help;          /* one line; more of them in --help: */
+    const char *more;
+    const struct st_cmd_option *options;
+    int (*run)(const struct st_cmd_args *a); /* gives an exit status */
+};
+
+extern const struct st_cmd st_cmd_nbd, st_cmd_info, st_cmd_bench;
+
+/* Parse ARGV (ARGV[0] is the command) and run C, or print its --help. */
+int st_cmd_run(const struct st_cmd *c, int argc, char **argv);
+
+/* Say "strata: SENTENCE" on standard error; returns STATUS. */
+int st_cmd_fail(int status, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* The same for -errno RC of what options or a SPEC asked for: what is wrong in
+ * itself is ST_EXIT_USAGE. */
+int st_cmd_fail_rc(int rc, const struct st_err *err);
+
+/* ---- The world: what would be global ------------------------------------- */
+
+struct st_cmd_world {
+    struct st_log log, notice; /* to standard error; NOTICE whatever -v says */
+    struct st_domain *domain;
+    struct st_loop *home; /* main's thread turns it */
+    void (*signal)(struct st_cmd_world *w, int signal);
+    struct st_watch watch; /* fd is owned */
+};
+
+#define ST_CMD_ENGINE                                                          \
+    {                                                                          \
+        "engine", ST_CMD_WORD, "auto|io_uring|threads", "how files are read",  \
+            0, 0, 0                                                            \
+    }
+#define ST_CMD_POLL                                                            \
+    {                                                                          \
+        "poll-us", ST_CMD_NUMBER, "N",                                         \
+            "spin so long after work, before sleeping", 50, 0, 1000000         \
+    }
+
+/* Zeroes W and fills it, for the engine with index ENGINE. SIGNAL (may be NULL)
+ * gets SIGTERM, SIGINT and SIGUSR1 on HOME; they are blocked in all threads,
+ * and SIGPIPE is ignored. 0, or says why not and returns an exit status;
+ * st_cmd_world_close is due then, too. */
+int st_cmd_world_open(struct st_cmd_world *w, enum st_level level,
+                      unsigned engine, unsigned poll_us,
+                      void (*signal)(struct st_cmd_world *w, int signal));
+void st_cmd_world_close(struct st_cmd_world *w);
+
+/* Open SPEC as a disk (the caller's, before the world is closed), or say why
+ * not and return an exit status. */
+int st_cmd_disk_open(struct st_cmd_world *w, const char *spec, const char *name,
+                     bool read_only, struct st_disk **out);
+
+/* ---- tree.c ----------------------------------------------------------------
+ */
+
+/* A disk with its properties and counters, and the tree below it. Sizes and
+ * counters are numbers. Gives a reference. Home loop.
+ * {"name": .., "size": .., .., "tree": {"kind": .., "label": .., "size": ..,
+ *  .., "children": [..]}} */
+json_t *st_cmd_tree(struct st_disk *d);
+
+/* The same for people. */
+void st_cmd_tree_print(FILE *out, struct st_disk *d);
+
+/* ---- address.c: where a server listens
+ * --------------------------------------- */
+
+struct st_cmd_address {
+    char path[108];          /* Unix socket, or "" */
+    unsigned mode, group;    /* its, group -1: ours */
+    char host[256], port[8]; /* TCP */
+    int fd[8];               /* owned; -1 when taken */
+    unsigned nfds;
+    bool connected;               /* fd[0] is one client, no listener */
+    char before[320], after[128]; /* its URI, around the export's name */
+    uint64_t dev, ino;            /* of the socket that we made */
+};
+
+/* Understand the values of --unix, --addr and --fd (NULL: not given; none:
+ * localhost, NBD's port); opens nothing. 0 or -EINVAL with a sentence. */
+int st_cmd_address_parse(struct st_cmd_address *a, const char *unix_text,
+                         const char *addr, const char *fd, struct st_err *err);
+
+/* Bind and listen. A Unix socket where nobody answers is removed first. 0 or
+ * -errno with a sentence; close it in any case. */
+int st_cmd_address_open(struct st_cmd_address *a, struct st_err *err);
+
+/* Close what was not taken; remove our Unix socket if it still is ours. */
+void st_cmd_address_close(struct st_cmd_address *a);
+
+#endif

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * strata: the subcommand table.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "cmd.h"
+#include "stack.h"
+#include "version.h"
+
+static const struct st_cmd *const commands[] = {&st_cmd_nbd, &st_cmd_info,
+                                                &st_cmd_bench, NULL};
+
+static void
+help(FILE *out)
+{
+    fputs("usage: strata COMMAND [OPTION]... [SPEC]\n\n", out);
+    for (unsigned i = 0; commands[i]; i++)
+        fprintf(out, "  %-8s%s\n", commands[i]->name, commands[i]->help);
+    fputs("\nstrata COMMAND --help tells the options of a command, "
+          "strata --version the version.\nA SPEC says what a disk is made "
+          "of:\n\n",
+          out);
+    st_stack_help(out);
+    fputs("\nexit status: 0 done, 1 failed while running, 2 wrong option or "
+          "SPEC,\n3 images differ\n",
+          out);
+}
+
+static int
+run(int argc, char **argv)
+{
+    const char *word = argc > 1 ? argv[1] : "";
+
+    if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
+        help(stdout);
+        return ST_EXIT_OK;
+    }
+    if (strcmp(word, "--version") == 0) {
+        printf("strata %s\n", ST_VERSION);
+        return ST_EXIT_OK;
+    }
+    for (unsigned i = 0; commands[i]; i++)
+        if (strcmp(word, commands[i]->name) == 0)
+            return st_cmd_run(commands[i], argc - 1, argv + 1);
+    return st_cmd_fail(ST_EXIT_USAGE, "unknown %s '%s', see 'strata --help'",
+                       *word == '-' ? "option" : "command", word);
+}
+
+int
+main(int argc, char **argv)
+{
+    int status = run(argc, argv);
+
+    if (fflush(stdout) != 0 && status == ST_EXIT_OK)
+        status =
+            st_cmd_fail(ST_EXIT_FAILED, "cannot write to standard output: %s",
+                        strerror(errno));
+    return status;
+}

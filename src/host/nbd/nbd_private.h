@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the files of the NBD door share.
+ *
+ *   nbd.c        the server: exports, sockets, stop (control loop)
+ *   conn.c       one connection: its byte stream, its life
+ *   handshake.c  options, until a client has chosen an export
+ *   transmit.c   requests, pieces, replies
+ *   memory.c     blocks, and the one memory cap that all loops share
+ *
+ *                        st_post                 st_chan per (loop, export)
+ *   server ---------> worker (a loop) -- conn -- slot --> disk
+ *   (control loop)      blocks, waiting   |
+ *                                         +-- out: slots whose reply waits
+ *
+ * A worker and all below it belong to one loop. Only the fields marked so are
+ * touched by others.
+ */
+#ifndef ST_NBD_PRIVATE_H
+#define ST_NBD_PRIVATE_H
+
+#include "disk.h"
+#include "nbd.h"
+#include "nbd_proto.h"
+
+/* Limits on what a client can make us hold or do. */
+enum {
+    NBD_NAME_MAX = 4096,             /* a string, by the standard */
+    NBD_OPTION_MAX = 64 << 10,       /* option data that is looked at */
+    NBD_OPTION_SKIP_MAX = 16 << 20,  /* option data that is read and dropped */
+    NBD_OPTION_ERRORS = 32,          /* options without progress */
+    NBD_CONTEXT = 1,                 /* id of base:allocation */
+    NBD_PAYLOAD_MAX = 32 << 20,      /* of a read or write, as announced */
+    NBD_PAYLOAD_SKIP_MAX = 64 << 20, /* of a write, read and dropped */
+    NBD_CONN_REQUESTS = 256,         /* in flight, per connection */
+    NBD_CONN_BYTES = 64 << 20,
+};
+
+/* Blocks: buffers of 4, 16, 64 and 256 KiB, page-aligned. Larger transfers are
+ * made of several (pieces). */
+enum {
+    NBD_CLASSES = 4,
+    NBD_BLOCK_MIN = 4096,
+    NBD_BLOCK_MAX = 256 << 10,
+    NBD_WINDOW = 4, /* pieces of one large read under way, when chunked */
+};
+
+struct nbd_block {
+    struct nbd_block *next; /* in the worker's cache */
+    unsigned refs;
+    uint32_t size;
+    uint8_t *data; /* owned */
+};
+
+struct nbd_export {
+    char *name, *description; /* owned */
+    size_t name_len;
+    struct st_disk *disk; /* borrowed */
+    bool read_only;
+    uint16_t nexus;
+};
+
+/* A worker's door to one export: open while connections use it. */
+struct nbd_port {
+    struct st_chan *chan;
+    unsigned users;
+    struct nbd_slot *free; /* last used first */
+};
+
+/* Does a worker lack memory? (worker.hungry) */
+enum { NBD_FED, NBD_HUNGRY, NBD_CALLED /* wake is on its way */ };
+
+struct nbd_worker {
+    struct st_nbd *server;
+    struct st_loop *loop;
+    struct st_list conns; /* nbd_conn.link */
+    struct nbd_port *port; /* one per export */
+    bool stopping;
+
+    /* Replies go out once a turn. */
+    struct st_list dirty; /* nbd_conn.dirty */
+    struct st_task flush;
+    bool flush_queued;
+
+    /* Memory. Every block counts in used or cached; used + cached <= granted,
+     * which is taken from ST_CAP_NBD_MEMORY in steps. */
+    uint64_t granted, used, cached;
+    struct nbd_block *cache[NBD_CLASSES];
+    struct nbd_block *recv; /* where sockets are read to, shared */
+    size_t recv_at;         /* its first byte that nobody uses */
+    struct st_list waiting; /* nbd_conn.wait, first come first served */
+    struct st_task feed;
+    bool feed_queued;
+    _Atomic int hungry;  /* any thread */
+    struct st_task wake; /* posted by whoever turns HUNGRY into CALLED */
+
+    /* Messages from and to the control loop. */
+    struct st_task stop, cut, retire, retired;
+    unsigned nconns;      /* control's: connections placed here */
+    st_counter abandoned; /* requests that were cancelled by a cut */
+
+    st_counter requests, errors, protocol_errors, bytes_in, bytes_out;
+};
+
+enum nbd_state {
+    NBD_STATE_HELLO,  /* the client's flags come next */
+    NBD_STATE_OPTION, /* an option's header */
+    NBD_STATE_DATA,   /* its data */
+    NBD_STATE_SKIP,   /* its data, too long to keep */
+    NBD_STATE_SERVE,  /* transmission */
+};
+
+/* Growing bytes: what the handshake says. */
+struct nbd_text {
+    uint8_t *data; /* owned */
+    size_t len, sent, room;
+};
+
+struct nbd_conn {
+    struct nbd_worker *worker;
+    struct st_list link; /* worker.conns */
+    int fd;              /* owned */
+    struct st_watch watch;
+    struct st_task adopt, read, close, gone;
+    struct st_timer timer; /* handshake */
+    enum nbd_state state;
+
+    bool watched;   /* watch is with the loop */
+    bool queued;    /* read is on the ready list */
+    bool readable;  /* the socket may have bytes */
+    bool hangup;    /* the peer sends nothing more after those */
+    bool deaf;      /* reads no more: DISC, end of file, error */
+    bool dead;      /* sends no more either; what is in flight ends silently */
+    bool blocked;   /* the socket takes no more now */
+    bool flushing;  /* in st_nbd_conn_flush */
+    bool stalled;   /* goes on in another round, or when something was sent */
+    bool closing;   /* close is on the ready list */
+    bool no_zeroes, structured, extended, meta;
+
+    /* Incoming: bytes that lie together, bytes that are left, payload. */
+    uint8_t head[32];
+    uint8_t *large; /* owned; option data that came in parts */
+    size_t nstash;  /* bytes in head or large */
+    struct nbd_block *home; /* holds the rest */
+    const uint8_t *rest;    /* received, not yet looked at */
+    size_t nrest;
+    uint64_t discard;    /* bytes to drop */
+    struct nbd_slot *in; /* write whose payload is on its way */
+    uint8_t *fill;       /* where payload goes next */
+    size_t fill_room;
+    bool bulk; /* large payloads: read headers by themselves */
+
+    /* Handshake. */
+    uint32_t option, option_len;
+    unsigned fruitless;
+    struct nbd_export *meta_export; /* what SET_META_CONTEXT selected for */
+    struct nbd_text text;
+
+    /* Transmission. */
+    struct nbd_export *export;
+    struct nbd_port *port;
+    uint16_t tflags;
+    unsigned inflight; /* requests that are not answered yet */
+    uint64_t held;     /* bytes of payload in flight */
+    uint64_t round;    /* bytes started in this round */
+    struct st_list flight; /* nbd_slot.link: what the disk has */
+    struct st_list dirty;  /* worker.dirty */
+    struct nbd_slot *out, **out_tail;
+    size_t out_sent; /* of the first one */
+    uint64_t out_bytes;
+
+    /* Memory. */
+    struct st_list wait; /* worker.waiting */
+    uint64_t need, grant;
+
+    /* Control's. */
+    void (*ended)(void *arg);
+    void *arg;
+};
+
+/* A request, or a piece of a large one. */
+struct nbd_slot {
+    struct nbd_slot *next; /* free, out, or the next piece of a gathered read */
+    struct nbd_slot *parent; /* of a piece */
+    struct nbd_conn *conn;
+    struct st_list link; /* conn.flight */
+    struct nbd_block *block; /* a reference, or NULL */
+    uint64_t held;           /* what counts in conn.held */
+    struct iovec iov;        /* payload; in replies, what follows the head */
+
+    uint64_t cookie, offset, len;
+    uint16_t type, flags; /* the client's */
+    bool flush;           /* when done: flush, then reply (FUA) */
+    bool chunked;         /* large read, each piece its own chunk */
+    uint32_t error;       /* enum nbd_error */
+    const char *why;      /* static; with error */
+    uint64_t started;     /* bytes handed to pieces, or covered by extents */
+    unsigned pending;     /* pieces under way (and 1 for missing payload) */
+    unsigned steps, extents; /* block status: lookups; extents found, */
+    uint32_t last_flags;     /* and the last of them */
+    uint64_t last_len;
+    struct nbd_slot *pieces, **pieces_tail; /* gathered read, in order */
+
+    uint8_t head[48]; /* of the reply */
+    unsigned head_len;
+    struct st_req req; /* last: frames follow */
+};
+
+struct nbd_listener {
+    struct nbd_listener *next;
+    struct st_nbd *server;
+    int fd; /* owned */
+    struct st_watch watch;
+    struct st_timer again; /* after running out of descriptors */
+};
+
+struct st_nbd {
+    struct st_loop *control;
+    uint64_t handshake_ns;
+    struct nbd_worker *worker;
+    unsigned nworkers;
+    struct nbd_export *export; /* constant once connections exist */
+    unsigned nexports;
+    struct nbd_listener *listeners;
+    struct st_caps *caps;
+    const struct st_log *log;
+    struct st_limiter limiter;
+    _Atomic unsigned nhungry; /* workers that are not NBD_FED */
+    st_counter clients, clients_total;
+
+    /* Stop. */
+    bool stopping, cutting, flushing, ended, abandoned;
+    struct st_timer timer;
+    uint64_t timeout_ns;
+    struct st_task check;
+    bool check_posted;
+    void (*done)(void *arg, int rc);
+    void *arg;
+    int rc;
+    unsigned flushed, retiring; /* exports done; workers not yet */
+    struct st_chan *chan;       /* for the flush */
+    struct st_req *req;
+};
+
+/* ---- nbd.c ------------------------------------------------------------- */
+
+/* The export of that name, or NULL. Any thread. */
+struct nbd_export *st_nbd_find(struct st_nbd *s, const void *name, size_t len);
+
+/* ---- conn.c -------------------------------------------------------------- */
+
+/* Start to serve C on its worker's loop (a task, C->adopt). */
+void st_nbd_conn_adopt(struct st_task *t);
+
+/* End C now: nothing more is read or sent; requests in flight end silently.
+ * WHY (may be NULL) is logged as the client's fault. */
+void st_nbd_conn_fail(struct nbd_conn *c, const char *why);
+
+/* Run C's reader in a coming round. */
+void st_nbd_conn_wake(struct nbd_conn *c);
+
+/* Close C if there is nothing more to do. Call it when that may be so. */
+void st_nbd_conn_settle(struct nbd_conn *c);
+
+/* There is something to send. */
+void st_nbd_conn_dirty(struct nbd_conn *c);
+
+/* Send what is there, now. */
+void st_nbd_conn_flush(struct nbd_conn *c);
+
+void st_nbd_worker_flush(struct st_task *t); /* worker.flush */
+
+/* WANT bytes that lie together, from *P (which moves on) and what came before;
+ * NULL when END is reached first. Afterwards the caller sets C->nstash = 0
+ * when it has used them, or gets the same again. */
+const uint8_t *st_nbd_collect(struct nbd_conn *c, const uint8_t **p,
+                              const uint8_t *end, size_t want);
+
+/* ---- handshake.c ------------------------------------------------------------ */
+
+/* Greet the client. */
+void st_nbd_hello(struct nbd_conn *c);
+
+/* Look at N bytes at P; how many were used. */
+size_t st_nbd_handshake(struct nbd_conn *c, const uint8_t *p, size_t n);
+
+/* ---- transmit.c --------------------------------------------------------------- */
+
+/* Look at N bytes at P, which lie in HOME; how many were used. */
+size_t st_nbd_transmit(struct nbd_conn *c, const uint8_t *p, size_t n,
+                       struct nbd_block *home);
+
+/* The payload of C->in came up to C->fill_room == 0. */
+void st_nbd_payload_full(struct nbd_conn *c);
+
+/* S's reply was sent (or dropped: C is dead). */
+void st_nbd_slot_sent(struct nbd_slot *s);
+
+/* C is dead: forget the request whose payload will not come. */
+void st_nbd_payload_lost(struct nbd_conn *c);
+
+/* Cancel what the disk has of C; how many. */
+uint64_t st_nbd_cancel(struct nbd_conn *c);
+
+/* The port to EXPORT on worker W, opened if need be; NULL when it cannot. */
+struct nbd_port *st_nbd_port_get(struct nbd_worker *w, struct nbd_export *e);
+void st_nbd_port_put(struct nbd_port *port);
+
+/* ---- memory.c ------------------------------------------------------------------- */
+
+/* The size of the block that LEN bytes go into. */
+uint32_t st_nbd_block_size(uint64_t len);
+
+/* Take BYTES for C. False: C waits, and is woken when it has them. */
+bool st_nbd_mem_take(struct nbd_conn *c, uint64_t bytes);
+
+/* Give back what was taken and not made into a block. */
+void st_nbd_mem_give(struct nbd_worker *w, uint64_t bytes);
+
+/* A block of SIZE bytes (st_nbd_block_size) out of taken memory, with one
+ * reference; NULL when the system has none (the memory is given back). */
+struct nbd_block *st_nbd_block_new(struct nbd_worker *w, uint32_t size);
+void st_nbd_block_put(struct nbd_worker *w, struct nbd_block *b);
+
+/* Is memory short: more than half of the cap in use? */
+bool st_nbd_mem_short(struct nbd_worker *w);
+
+void st_nbd_mem_feed(struct st_task *t); /* worker.feed */
+void st_nbd_mem_wake(struct st_task *t); /* worker.wake */
+
+/* C leaves: it waits no more. */
+void st_nbd_mem_leave(struct nbd_conn *c);
+
+/* No connection is left: free and give back all. */
+void st_nbd_mem_retire(struct nbd_worker *w);
+
+#endif

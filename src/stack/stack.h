@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Words to nodes: the disk grammar (guide/disk-grammar.md), its registry of
+ * kinds, and the resolver.
+ *
+ *   memdiff:file:base.img
+ *   '--+--' '-----+-----'
+ *   a layer   the disk below, parsed recursively
+ *
+ * kinds.c is the registry: one row a kind. Help, completion and the guide's
+ * table are printed from it.
+ */
+#ifndef ST_STACK_H
+#define ST_STACK_H
+
+#include <stdio.h>
+
+#include "node.h"
+
+struct st_stack; /* a tree under construction: stack_private.h */
+
+/* Build the tree that SPEC names. READ_ONLY: the disk's own flag; below a diff
+ * everything is opened read-only. 0 or -errno with one sentence that quotes
+ * the offending text: -EINVAL for a SPEC that is wrong in itself, other values
+ * when opening failed. Blocks. On HOME's thread. */
+int st_stack_open(struct st_loop *home, const char *spec, bool read_only,
+                  struct st_node **out, struct st_err *err);
+
+/* One row of the registry. */
+struct st_kind {
+    const char *name;   /* before the colon; "" for the bare path */
+    const char *syntax; /* one line: "file:<path>[;direct][;create=<len>]" */
+    const char *help;   /* one line, or NULL: not built into this strata */
+    int (*open)(const struct st_kind *k, struct st_stack *s, const char *arg);
+};
+
+/* All rows, ended by one with a NULL name: for --help, completion, guide. */
+const struct st_kind *st_stack_kinds(void);
+
+/* The syntax lines, one a kind that is built in, for --help. */
+void st_stack_help(FILE *out);
+
+#endif
