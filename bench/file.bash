@@ -11,31 +11,21 @@
 need fio jq python3
 
 if ! $only_table; then
-    disk_work=$(mktemp -d -p /dev/shm)
-    mkdir "$disk_work/memory"
-    disk_folder=$(mktemp -d -p "$results")
-    trap 'rm -rf "$disk_folder"; clean_up' EXIT
-    random_file "$disk_work/memory/disk"
-    cp "$disk_work/memory/disk" "$disk_folder/disk"
-    sync "$disk_folder/disk"
+    folder memory /dev/shm
+    folder medium "$results"
+    random_file "$memory/disk"
+    cp "$memory/disk" "$medium/disk"
+    sync "$medium/disk"
 fi
 
-path_of() {
-    if [[ $1 == tmpfs ]]; then
-        echo "$disk_work/memory/disk"
-    else
-        echo "$disk_folder/disk"
-    fi
-}
-
 each_row() {
-    local medium way rw size_depth
-    for medium in tmpfs disk; do
+    local where way rw size_depth
+    for where in tmpfs disk; do
         for way in buffered direct; do
             for rw in read write; do
                 for size_depth in "4K 1" "4K 32" "256K 8"; do
-                    row "$medium-$way-$rw-${size_depth/ /-d}" \
-                        "$medium" "$way" "rand$rw" "$size_depth"
+                    row "$where-$way-$rw-${size_depth/ /-d}" \
+                        "$where" "$way" "rand$rw" "$size_depth"
                 done
             done
         done
@@ -43,8 +33,10 @@ each_row() {
 }
 
 measure() {
-    local rival=$1 path option="" direct=0 rw=$4 bs=$5 depth=$6
-    path=$(path_of "$2")
+    local rival=$1 path=$medium/disk option="" direct=0 rw=$4 bs=$5 depth=$6
+    if [[ $2 == tmpfs ]]; then
+        path=$memory/disk
+    fi
     if [[ $3 == direct ]]; then
         option=";direct" direct=1
     fi

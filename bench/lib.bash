@@ -14,23 +14,6 @@
 : "${strata:?}" "${programs:?}" "${results:?}" "${fresh:?}" "${only_table:?}"
 
 ticks=$(getconf CLK_TCK)
-started=() # ids of the servers that this case started
-
-header() {
-    sed -n 's/^model name\s*: /cpu:      /p' /proc/cpuinfo | sort | uniq -c |
-        sed 's/^ *\([0-9]*\) \(cpu: *\)\(.*\)/\2\1 x \3/'
-    echo "kernel:   $(uname -sr)"
-    echo "load:     $(cut -d' ' -f1-3 /proc/loadavg)"
-    echo "strata:   $("$strata" --version)"
-    local tool
-    for tool in fio nbdkit qemu-storage-daemon; do
-        if command -v "$tool" >/dev/null; then
-            echo "rival:    $("$tool" --version | head -n 1)"
-        fi
-    done
-    echo "settings: $rounds rounds, $runtime s each, disks of $size"
-}
-
 need() {
     local tool
     for tool; do
@@ -41,7 +24,8 @@ need() {
     done
 }
 
-# A folder for sockets and disks in memory, gone at the end of the case.
+# ---- What ends with the case -------------------------------------------------
+
 clean_up() {
     local pid
     for pid in "${started[@]}"; do
@@ -50,11 +34,19 @@ clean_up() {
     for pid in "${started[@]}"; do
         wait "$pid" 2>/dev/null
     done
-    rm -rf "$work" "${disk_work:-}"
+    rm -rf "${folders[@]}"
 }
-work=$(mktemp -d)
+
+# folder VARIABLE PARENT: a new folder below PARENT.
+folder() {
+    printf -v "$1" %s "$(mktemp -d -p "$2" strata-bench.XXXXXX)"
+    folders+=("${!1}")
+}
+
+started=() folders=()
 trap clean_up EXIT
 trap 'exit 130' INT TERM
+folder work "${TMPDIR:-/tmp}"
 
 # start COMMAND...: in the background; sets pid.
 start() {
@@ -87,17 +79,33 @@ cpu_ticks() {
     sed 's/.*) //' "/proc/$1/stat" | awk '{print $12 + $13}'
 }
 
-# fio_job ARGUMENT...: run fio, print "iops=N ios=N cpu=NS" (its own CPU per
-# I/O).
+# fio's own CPU in ms, with all its threads (those of the kernel's io_uring too,
+# which fio itself leaves out).
+fio_cpu() {
+    local TIMEFORMAT='%3U %3S' user system
+    { time fio --name=j --thread --output-format=json "$@" \
+        2>>"$work/fio.log" >"$work/fio.json" || return 1; } 2>"$work/fio.time"
+    read -r user system <"$work/fio.time"
+    echo "$((10#${user/./} + 10#${system/./}))"
+}
+
+# fio_job ARGUMENT...: run fio; print "iops=N ios=N cpu=NS": CPU per I/O, without
+# what starting fio takes.
 fio_job() {
-    fio --name=j --thread --time_based --runtime="$runtime" --norandommap \
-        --randrepeat=0 --group_reporting --gtod_reduce=1 \
-        --output-format=json "$@" 2>>"$work/fio.log" >"$work/fio.json" ||
-        { tail -n 5 "$work/fio.log" >&2; return 1; }
-    jq -r '.jobs[0] | (.read.total_ios + .write.total_ios) as $n |
-        "iops=\(.read.iops + .write.iops) ios=\($n) cpu=" +
-        "\((.usr_cpu + .sys_cpu) / 100 * .job_runtime * 1e6 / $n)"' \
-        "$work/fio.json"
+    local cpu
+    if [[ -z ${fio_start:-} ]]; then
+        fio_start=$(fio_cpu --ioengine=null --size=4k --io_size=4k)
+    fi
+    cpu=$(fio_cpu --time_based --runtime="$runtime" --norandommap \
+        --randrepeat=0 --group_reporting --gtod_reduce=1 "$@") || {
+        tail -n 5 "$work/fio.log" >&2
+        return 1
+    }
+    # The nbd engine prints a line of its own before.
+    sed -n '/^{/,$p' "$work/fio.json" | jq -r --argjson cpu \
+        "$((cpu > fio_start ? cpu - fio_start : 0))" '.jobs[0] |
+        (.read.total_ios + .write.total_ios) as $n |
+        "iops=\(.read.iops + .write.iops) ios=\($n) cpu=\($cpu * 1e6 / $n)"'
 }
 
 # ---- Rounds ----------------------------------------------------------------

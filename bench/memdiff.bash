@@ -11,8 +11,8 @@
 need fio jq python3
 
 if ! $only_table; then
-    disk_work=$(mktemp -d -p /dev/shm)
-    path=$disk_work/disk
+    folder memory /dev/shm
+    path=$memory/disk
     random_file "$path"
 fi
 

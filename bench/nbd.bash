@@ -18,8 +18,7 @@ uri() {
 }
 
 if ! $only_table; then
-    image=$(mktemp -d -p /dev/shm)
-    disk_work=$image # removed at the end
+    folder image /dev/shm
     random_file "$image/disk"
 
     declare -A server

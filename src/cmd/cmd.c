@@ -37,7 +37,7 @@ st_cmd_fail_rc(int rc, const struct st_err *err)
     return st_cmd_fail(usage ? ST_EXIT_USAGE : ST_EXIT_FAILED, "%s", err->text);
 }
 
-/* ---- Options ------------------------------------------------------------- */
+/* ---- Options ---------------------------------------------------------- */
 
 static int
 cmd_help(const struct st_cmd *c)
@@ -61,15 +61,16 @@ cmd_help(const struct st_cmd *c)
 static int
 word_index(const char *words, const char *word)
 {
-    size_t len = strcspn(word, "|");
+    size_t len = strlen(word), n;
 
-    for (int i = 0; words && !word[len]; i++) {
-        if (strncmp(words, word, len) == 0 && strchr("|", words[len]))
+    for (int i = 0;; i++) {
+        n = strcspn(words, "|");
+        if (n == len && strncmp(words, word, n) == 0)
             return i;
-        words = strchr(words, '|');
-        words += words != NULL;
+        if (!words[n])
+            return -1;
+        words += n + 1;
     }
-    return -1;
 }
 
 /* Take VALUE for row I; 0 or an exit status. */
@@ -165,8 +166,7 @@ st_cmd_run(const struct st_cmd *c, int argc, char **argv)
     return status;
 }
 
-/* ---- The world -------------------------------------------------------------
- */
+/* ---- The world -------------------------------------------------------- */
 
 static void
 log_line(void *arg, enum st_level level, const char *line)

@@ -122,6 +122,7 @@ make_testmem(struct st_loop *l, const char *kind, uint32_t sector,
                                  .unmap = ST_UNMAP_ZEROES,
                                  .fua = true,
                                  .fast_zero = true,
+                                 .strict = true,
                                  .seed = 1};
 
     if (strcmp(kind, "-async") == 0) {

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # others use what is set here
 # SPDX-License-Identifier: MIT
 #
 # What the scripts in this folder share. A script is called with the path of
@@ -17,11 +17,11 @@ export LC_ALL=C
 clean_up() {
     local pid
     for pid in "${started[@]}"; do
-        kill -KILL "$pid" 2>/dev/null
+        kill -KILL "$pid"
     done
-    wait 2>/dev/null
+    wait
     rm -rf "$work"
-}
+} 2>/dev/null
 trap clean_up EXIT
 cd "$work" || exit 1
 
@@ -45,9 +45,9 @@ check() {
         passed=$((passed + 1))
     else
         echo "FAILED: $sentence (exit $?: $*)"
-        sed 's/^/    /' "$work/said" | tail -n 20
+        tail -n 20 "$work/said" | sed 's/^/    /'
         if [[ -n ${log:-} && -f $log ]]; then
-            sed 's/^/    server: /' "$log" | tail -n 5
+            tail -n 5 "$log" | sed 's/^/    server: /'
         fi
         failed=$((failed + 1))
     fi
@@ -56,6 +56,7 @@ check() {
 skip() {
     echo "skip: $1"
     skipped=$((skipped + 1))
+    return 1
 }
 
 finish() {
@@ -63,7 +64,7 @@ finish() {
     exit $((failed > 0))
 }
 
-# until COMMAND...: wait for it to succeed; give up after 10 s.
+# await COMMAND...: wait for it to succeed; give up after 10 s.
 await() {
     local i
     for ((i = 0; i < 200; i++)); do
@@ -96,8 +97,8 @@ ready() {
 # stop [SIGNAL]: end the server; gives its exit status.
 stop() {
     kill "-${1:-TERM}" "$server"
-    wait "$server" 2>/dev/null
-}
+    wait "$server"
+} 2>/dev/null
 
 # value NAME: a counter of the running server, after SIGUSR1; the sum if there
 # are several.
@@ -108,6 +109,13 @@ value() {
     await eval "[ \$(grep -c '^nbd ' '$log') -gt $before ]"
     tac "$log" | sed '/^nbd /q' | grep -o "\<$1=[0-9]*" |
         awk -F= '{ n += $2 } END { print n + 0 }'
+}
+
+# has_engine NAME: counts a skip where the kernel has no such thing.
+has_engine() {
+    local why
+    why=$(timeout 10 "$strata" bench disk mem:1M --runtime 1 --engine "$1" 2>&1) ||
+        skip "engine $1: $why"
 }
 
 # same A B: the files are equal, byte by byte.

@@ -26,7 +26,7 @@ struct testnode {
     uint64_t *dirty;          /* owned */
     uint64_t writes;          /* the last write's number */
     struct st_rand rand;
-    bool async, hang, uncancellable;
+    bool async, hang, uncancellable, strict;
     uint32_t fail_ops, fail_count;
     enum st_status fail_status;
     uint64_t count[ST_OP_COUNT], held, peak;
@@ -417,6 +417,10 @@ testnode_close(struct st_node *n)
 {
     struct testnode *t = testnode(n);
 
+    if (t->strict && t->complaint[0]) {
+        fprintf(stderr, "FAILED: asked of testmem: %s\n", t->complaint);
+        abort();
+    }
     free(t->bytes);
     free(t->durable);
     free(t->dirty);
@@ -457,6 +461,7 @@ st_testnode_create(struct st_loop *home, const struct st_testnode_opts *o,
     p->fua = o->fua;
     p->fast_zero = o->fast_zero;
     t->async = o->async;
+    t->strict = o->strict;
     t->rand = st_rand_seed(o->seed);
     rc = testnode_resize(&t->base, o->size, err);
     p->read_only = o->read_only;

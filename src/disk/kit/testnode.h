@@ -28,6 +28,7 @@ struct st_testnode_opts {
     bool async; /* a timer completes what is held, in an order by SEED;
                  * else a request executes in submit */
     uint64_t seed;
+    bool strict; /* when closed with a complaint: print it and abort */
 };
 
 /* The node reports itself as "testmem". 0 or -ENOMEM. */

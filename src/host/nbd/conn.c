@@ -179,14 +179,10 @@ parse(struct nbd_conn *c, const uint8_t *p, size_t n, struct nbd_block *home)
 {
     size_t used = 0;
 
-    while (used < n || c->nstash) {
-        bool serve = c->state == NBD_STATE_SERVE;
-
-        used += serve ? st_nbd_transmit(c, p + used, n - used, home)
-                      : st_nbd_handshake(c, p + used, n - used);
-        if (serve || c->state != NBD_STATE_SERVE)
-            break;
-    }
+    if (c->state != NBD_STATE_SERVE)
+        used = st_nbd_handshake(c, p, n);
+    if (c->state == NBD_STATE_SERVE)
+        used += st_nbd_transmit(c, p + used, n - used, home);
     if (c->deaf || used == n) {
         rest_drop(c);
         return;
