@@ -11,6 +11,7 @@
 need fio jq python3
 
 if ! $only_table; then
+    calibrate_fio
     folder memory /dev/shm
     path=$memory/disk
     random_file "$path"

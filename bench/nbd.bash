@@ -7,7 +7,10 @@
 #
 #   strata nbd --unix S mem:1G
 #   nbdkit -U S memory 1G
-#   qemu-storage-daemon ... (below)
+#   qemu-storage-daemon --blockdev driver=file,node-name=f,filename=F \
+#     --blockdev driver=raw,node-name=d,file=f \
+#     --nbd-server addr.type=unix,addr.path=S,max-connections=0 \
+#     --export type=nbd,id=e,node-name=d,name=,writable=on
 #   fio --ioengine=nbd --uri=... --rw=randread --bs=4k --iodepth=32 --numjobs=4
 #
 # CPU is the server's user and system time, divided by the I/Os that fio saw.
@@ -29,7 +32,8 @@ if ! $only_table; then
     start qemu-storage-daemon \
         --blockdev "driver=file,node-name=f,filename=$image/disk" \
         --blockdev driver=raw,node-name=d,file=f \
-        --nbd-server "addr.type=unix,addr.path=$work/qsd.sock,max-connections=0" \
+        --nbd-server \
+        "addr.type=unix,addr.path=$work/qsd.sock,max-connections=0" \
         --export type=nbd,id=e,node-name=d,name=,writable=on
     server[qsd]=$pid
     for rival in strata nbdkit qsd; do
@@ -53,15 +57,15 @@ each_row() {
 }
 
 measure() {
-    local rival=$1 rw=$2 bs=$3 depth=$4 jobs=$5 before line ios
+    local rival=$1 rw=$2 bs=$3 depth=$4 jobs=$5 before after line
     before=$(cpu_ticks "${server[$rival]}")
-    line=$(fio_job --ioengine=nbd --uri="$(uri "$rival")" --rw="$rw" --bs="$bs" \
-        --iodepth="$depth" --numjobs="$jobs") || return 1
+    line=$(fio_job --ioengine=nbd --uri="$(uri "$rival")" --rw="$rw" \
+        --bs="$bs" --iodepth="$depth" --numjobs="$jobs") || return 1
+    after=$(cpu_ticks "${server[$rival]}")
     [[ $line =~ (iops=[^ ]*)\ ios=([0-9]+) ]] || return 1
-    ios=${BASH_REMATCH[2]}
-    echo "${BASH_REMATCH[1]} cpu=$(awk -v n="$ios" -v b="$before" -v t="$ticks" \
-        -v a="$(cpu_ticks "${server[$rival]}")" \
-        'BEGIN {printf "%.1f", (a - b) * 1e9 / t / n}')"
+    echo "${BASH_REMATCH[1]} cpu=$(awk -v n="${BASH_REMATCH[2]}" \
+        -v ns="$(((after - before) * 1000000000 / ticks))" \
+        'BEGIN { printf "%.1f", ns / n }')"
 }
 
 race strata nbdkit qsd

@@ -51,15 +51,12 @@ def interval(values):
                                                            len(medians))]
 
 
-def verdict(median, low, high, sign, goal):
-    if not sign:
-        return ""
-    short = {">=": median / goal if goal else 1,
-             "<=": 1 if median <= goal else (goal / median if median else 1),
-             "~": high / goal}[sign]
-    if short >= 1 or (sign == "~" and low >= goal):
+def verdict(median, high, sign, goal):
+    """Is the goal met, and if not, by how much is it missed?"""
+    value = high if sign == "~" else median
+    if value <= goal if sign == "<=" else value >= goal:
         return "met"
-    return f"missed by {(1 - short) * 100:.0f} %"
+    return f"missed by {abs(value - goal) / (goal or 1) * 100:.0f} %"
 
 
 def number(x):
@@ -77,6 +74,7 @@ def main(path, *goals):
             if len(words) > 3 and words[2] in (">=", "<=", "~") else ("", 0)
         rows = words[words.index("rows") + 1] if "rows" in words else "."
         above, _, below = ratio.partition("/")
+        printed = False
         for row, rounds in data.items():
             if not re.search(rows, row):
                 continue
@@ -86,14 +84,16 @@ def main(path, *goals):
                       (not below or cell.get((below, name)))]
             if not values:
                 continue
+            printed = True
             median, (low, high) = statistics.median(values), interval(values)
             print(f"{row:<34} {name + ' ' + ratio:<28} {len(values):>3} "
                   f"{number(median):>9} "
                   f"{number(min(values)) + '..' + number(max(values)):>19} "
                   f"{number(low) + '..' + number(high):>19}  "
-                  f"{(sign + ' ' + words[3] + ': ') if sign else ''}"
-                  f"{verdict(median, low, high, sign, goal)}")
-        print()
+                  + (f"{sign} {words[3]}: {verdict(median, high, sign, goal)}"
+                     if sign else ""))
+        if printed:
+            print()
 
 
 if __name__ == "__main__":

@@ -31,8 +31,11 @@ help(FILE *out)
 static int
 run(int argc, char **argv)
 {
-    const char *word = argc > 1 ? argv[1] : "";
+    const char *word = argv[1];
 
+    if (argc < 2)
+        return st_cmd_fail(ST_EXIT_USAGE, "missing command, see 'strata "
+                                          "--help'");
     if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
         help(stdout);
         return ST_EXIT_OK;

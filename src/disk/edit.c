@@ -141,14 +141,20 @@ st_disk_resume(struct st_disk *d, struct st_edit *e)
 
 /* ---- Insert and remove ------------------------------------------------------------------ */
 
-/* Make NODE the top of the tree, in a new edition. */
+/* Put NODE where the top is, or below PARENT: a new edition of the tree. Only
+ * pointers change, since other loops read the properties of what stays. */
 static void
-set_top(struct st_disk *d, struct st_node *node)
+set_place(struct st_disk *d, struct st_node *parent, struct st_node *node)
 {
     pthread_mutex_lock(&d->mutex);
-    d->node = node;
+    if (parent) {
+        parent->child[0] = node;
+    } else {
+        disk_hook(d, node);
+        d->node = node;
+    }
+    atomic_store(&node->parent, parent);
     d->tree++;
-    disk_hook(d, node);
     pthread_mutex_unlock(&d->mutex);
 }
 
@@ -163,34 +169,20 @@ same_face(const struct st_props *a, const struct st_props *b)
            a->has_id == b->has_id && memcmp(a->id, b->id, 16) == 0;
 }
 
-/* Take E's node out of the tree again (insert failed, or remove): its child
- * takes its place below its parent, or as the top. */
+/* Take N out of the tree (remove, or an insert that failed): its child is in
+ * its place. N goes on pointing at the child, whose old doors lead through it. */
 static void
 unlink_node(struct st_disk *d, struct st_node *n)
 {
-    struct st_node *parent = n->parent, *child = st_node_disown(n, 0);
-
-    n->event = NULL;
-    n->parent = NULL;
-    if (parent) {
-        st_node_disown(parent, 0);
-        st_node_adopt(parent, child); /* its list has room: cannot fail */
-        set_top(d, d->node);
-    } else {
-        set_top(d, child);
-    }
+    set_place(d, atomic_load(&n->parent), n->child[0]);
 }
 
 /* The reverse, for a remove that failed. */
 static void
-link_node(struct st_disk *d, struct st_node *n, struct st_node *parent)
+link_node(struct st_disk *d, struct st_node *n)
 {
-    struct st_node *child = parent ? st_node_disown(parent, 0) : d->node;
-
-    st_node_adopt(n, child); /* its list has room: cannot fail */
-    if (parent)
-        st_node_adopt(parent, n);
-    set_top(d, parent ? d->node : n);
+    set_place(d, atomic_load(&n->parent), n);
+    atomic_store(&n->child[0]->parent, n);
 }
 
 static void
@@ -252,11 +244,16 @@ swapped(struct st_task *t)
     struct st_disk *d = e->disk;
 
     if (e->rc == 0) {
-        if (e->kind)
-            st_node_close(e->node); /* its child is in the tree */
+        if (e->kind) {
+            e->node->nchild = 0; /* in the tree, not its own any more */
+            st_node_close(e->node);
+        }
         disk_derive(d, d->node, &d->props);
         disk_publish(d, ST_EVENT_DEPTH);
+    } else if (!e->kind) {
+        e->node->nchild = 0; /* the caller's again, as it was */
     }
+    disk_event(d, ST_EVENT_RESIZE); /* one may have been missed */
     finish(e, e->rc);
 }
 
@@ -271,7 +268,7 @@ prepared(struct st_task *t)
     e->rc = atomic_load(&b->rc);
     if (e->rc < 0) {
         if (e->kind)
-            link_node(d, e->node, e->old);
+            link_node(d, e->node);
         else
             unlink_node(d, e->node);
     }
@@ -303,12 +300,13 @@ insert_quiet(struct st_edit *e, int rc)
                         "users",
                         d->name, n->ops->name);
     if (rc < 0) {
-        disk_hook(d, st_node_disown(n, 0));
+        st_node_disown(n);
         disk_event(d, ST_EVENT_RESIZE); /* one may have been missed */
         finish(e, rc);
         return;
     }
-    set_top(d, n);
+    set_place(d, NULL, n);
+    atomic_store(&n->child[0]->parent, n);
     bcast_start(d, BCAST_EDIT, e, chan_prepare, prepared);
 }
 
@@ -336,7 +334,6 @@ remove_quiet(struct st_edit *e, int rc)
         finish(e, rc);
         return;
     }
-    e->old = e->node->parent;
     unlink_node(e->disk, e->node);
     bcast_start(e->disk, BCAST_EDIT, e, chan_prepare, prepared);
 }
@@ -458,7 +455,9 @@ own_quiet(struct st_edit *e, int rc)
 static void
 own_start(struct st_edit *e)
 {
-    if (st_node_size(e->disk->node) < st_disk_size(e->disk))
+    if (st_node_size(e->disk->node) == st_disk_size(e->disk))
+        edit_done(e, 0);
+    else if (st_node_size(e->disk->node) < st_disk_size(e->disk))
         with_gate_closed(e, own_quiet);
     else
         own_quiet(e, 0);

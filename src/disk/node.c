@@ -23,19 +23,6 @@ st_node_init(struct st_node *n, const struct st_node_ops *ops,
     snprintf(n->label, sizeof(n->label), "%s", label ? label : ops->name);
 }
 
-/* A child's event: on to N's own listener if N makes it its own. */
-static void
-child_event(void *arg, unsigned events)
-{
-    struct st_node *child = arg, *n = child->parent;
-
-    if (n->ops->transparent && !n->ops->child_event)
-        st_node_set_size(n, st_node_size(child));
-    else if (!n->ops->child_event || !n->ops->child_event(n, child, events))
-        return;
-    st_node_changed(n, events);
-}
-
 int
 st_node_adopt(struct st_node *n, struct st_node *child)
 {
@@ -46,9 +33,7 @@ st_node_adopt(struct st_node *n, struct st_node *child)
         return -ENOMEM;
     n->child = list;
     list[n->nchild++] = child;
-    child->parent = n;
-    child->event_arg = child;
-    child->event = child_event;
+    atomic_store(&child->parent, n);
     if (n->ops->transparent) {
         n->props = child->props;
         st_node_set_size(n, st_node_size(child));
@@ -57,15 +42,11 @@ st_node_adopt(struct st_node *n, struct st_node *child)
 }
 
 struct st_node *
-st_node_disown(struct st_node *n, unsigned index)
+st_node_disown(struct st_node *n)
 {
-    struct st_node *child = n->child[index];
+    struct st_node *child = n->child[--n->nchild];
 
-    child->event = NULL;
-    child->parent = NULL;
-    n->nchild--;
-    memmove(&n->child[index], &n->child[index + 1],
-            (n->nchild - index) * sizeof(*n->child));
+    atomic_store(&child->parent, NULL);
     return child;
 }
 
@@ -137,6 +118,15 @@ st_node_depth(const struct st_node *n)
 void
 st_node_changed(struct st_node *n, unsigned events)
 {
+    struct st_node *up;
+
+    /* Upward, as long as the parent makes it its own. */
+    for (; (up = atomic_load(&n->parent)); n = up) {
+        if (up->ops->transparent && !up->ops->child_event)
+            st_node_set_size(up, st_node_size(n));
+        else if (!up->ops->child_event || !up->ops->child_event(up, n, events))
+            return;
+    }
     if (n->event)
         n->event(n->event_arg, events);
 }

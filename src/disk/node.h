@@ -150,8 +150,9 @@ struct st_node {
     struct st_loop *home;  /* borrowed: where it was made; its log and caps */
     struct st_node **child; /* owned */
     unsigned nchild;
-    /* Who hears of events: the parent's node, or the root. */
-    struct st_node *parent;
+    /* Who hears of events: the parent, or else the root's hook, which is set
+     * before a node becomes the top of a tree. */
+    _Atomic(struct st_node *) parent;
     void (*event)(void *arg, unsigned events);
     void *event_arg;
 };
@@ -164,8 +165,8 @@ void st_node_init(struct st_node *n, const struct st_node_ops *ops,
  * and size. 0 or -ENOMEM (CHILD is then still the caller's). */
 int st_node_adopt(struct st_node *n, struct st_node *child);
 
-/* Give up N's child INDEX (live removal): the caller becomes owner. */
-struct st_node *st_node_disown(struct st_node *n, unsigned index);
+/* Give up N's last child, in a tree that nobody uses; the caller owns it. */
+struct st_node *st_node_disown(struct st_node *n);
 
 /* Close N and then its children, depth first. NULL is fine. */
 void st_node_close(struct st_node *n);

@@ -451,6 +451,10 @@ op_next(struct root_op *op)
     }
     if ((req->flags & rc->slow_flags & ST_REQ_FUA) &&
         op->step != STEP_FLUSH) {
+        if (atomic_load(&rc->disk->flush_failed)) {
+            op_end(op, ST_IO);
+            return;
+        }
         op->step = STEP_FLUSH;
         kid_go(op, ST_OP_FLUSH, 0, 0, (struct st_buf){NULL, 0}, 0);
         return;

@@ -311,8 +311,6 @@ judge(struct root_chan *rc, const struct st_req *req)
         return ST_OK;
     if (!representable(req))
         return ST_RANGE;
-    if (p->read_only && (ST_BIT(req->op) & ST_OPS_MODIFY))
-        return ST_READ_ONLY;
     if (rc->conflicts && conflicts_with(rc->conflicts, req))
         return ST_CONFLICT;
     /* Lengths that the root itself decides on: nothing, less than sectors,

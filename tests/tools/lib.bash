@@ -94,10 +94,21 @@ ready() {
     grep -q 'serving' "$log"
 }
 
-# stop [SIGNAL]: end the server; gives its exit status.
+# stop [SIGNAL]: end the server; gives its exit status, or 137 after 20 s.
 stop() {
+    local watchdog status
     kill "-${1:-TERM}" "$server"
+    (
+        sleep 20 &
+        trap 'kill $!' TERM
+        wait $! && kill -KILL "$server"
+    ) &
+    watchdog=$!
     wait "$server"
+    status=$?
+    kill "$watchdog"
+    wait "$watchdog"
+    return $status
 } 2>/dev/null
 
 # value NAME: a counter of the running server, after SIGUSR1; the sum if there

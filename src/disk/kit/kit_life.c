@@ -20,6 +20,8 @@ nothing_completes_inside_submit(struct kit *k)
 
         if (!kit_performs(k, op) || op == ST_OP_SHUTDOWN)
             continue;
+        if (!k->disk && k->node->props.read_only && ST_OPS_MODIFY & ST_BIT(op))
+            continue; /* the root does not ask for that */
         kit_op(k, op, 0, 0, ranged ? k->sector : 0);
         if (ranged)
             kit_op(k, op, 0, k->size, k->sector);

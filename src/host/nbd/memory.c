@@ -8,6 +8,7 @@
  *   worker's FIFO and gets the memory in turn.
  * - The last quarter of the cap is for connections that hold nothing: clients
  *   that never read their replies cannot lock the others out.
+ * - No request asks for more than a quarter of the cap at once.
  * - Workers that wait are HUNGRY. While one is, the others keep no spare
  *   memory, take no more than their share, and call it when they give back.
  * - Freed blocks are used again last in, first out, while they are warm in the
@@ -53,6 +54,12 @@ st_nbd_mem_short(struct nbd_worker *w)
            r->limit / 2;
 }
 
+uint64_t
+st_nbd_mem_share(struct nbd_worker *w)
+{
+    return cap_of(w)->limit / 4;
+}
+
 static void
 block_free(struct nbd_block *b)
 {
@@ -84,14 +91,23 @@ others_hungry(struct nbd_worker *w)
                 NBD_FED);
 }
 
-/* Ask to be called; harmless when a call is on its way already. */
+/* Ask to be called, and the others, who may be idle, to give what they do not
+ * use; harmless when a call is on its way already. */
 static void
 become_hungry(struct nbd_worker *w)
 {
+    struct st_nbd *s = w->server;
     int fed = NBD_FED;
 
-    if (atomic_compare_exchange_strong(&w->hungry, &fed, NBD_HUNGRY))
-        atomic_fetch_add(&w->server->nhungry, 1);
+    if (!atomic_compare_exchange_strong(&w->hungry, &fed, NBD_HUNGRY))
+        return;
+    atomic_fetch_add(&s->nhungry, 1);
+    for (unsigned i = 0; i < s->nworkers; i++) {
+        struct nbd_worker *o = &s->worker[i];
+
+        if (o != w && !atomic_exchange(&o->shrinking, true))
+            st_post(o->loop, &o->shrink);
+    }
 }
 
 static void
@@ -269,6 +285,19 @@ st_nbd_mem_leave(struct nbd_conn *c)
         st_nbd_mem_give(w, grant);
     else
         feed_soon(w); /* it may have stood in the way */
+}
+
+void
+st_nbd_mem_shrink(struct st_task *t)
+{
+    struct nbd_worker *w = st_container(t, struct nbd_worker, shrink);
+
+    atomic_store(&w->shrinking, false);
+    if (w->recv && w->recv->refs == 1) {
+        st_nbd_block_put(w, w->recv);
+        w->recv = NULL;
+    }
+    st_nbd_mem_give(w, 0);
 }
 
 struct nbd_block *

@@ -439,6 +439,7 @@ st_nbd_create(const struct st_nbd_opts *opts, struct st_nbd **out,
         w->flush.run = st_nbd_worker_flush;
         w->feed.run = st_nbd_mem_feed;
         w->wake.run = st_nbd_mem_wake;
+        w->shrink.run = st_nbd_mem_shrink;
         w->stop.run = worker_stop;
         w->cut.run = worker_cut;
         w->retire.run = worker_retire;

@@ -93,6 +93,8 @@ struct nbd_worker {
     bool feed_queued;
     _Atomic int hungry;  /* any thread */
     struct st_task wake; /* posted by whoever turns HUNGRY into CALLED */
+    _Atomic bool shrinking; /* any thread: shrink is on its way */
+    struct st_task shrink;  /* posted by workers that become HUNGRY */
 
     /* Messages from and to the control loop. */
     struct st_task stop, cut, retire, retired;
@@ -322,11 +324,15 @@ void st_nbd_mem_give(struct nbd_worker *w, uint64_t bytes);
 struct nbd_block *st_nbd_block_new(struct nbd_worker *w, uint32_t size);
 void st_nbd_block_put(struct nbd_worker *w, struct nbd_block *b);
 
+/* The most that one request may take at once. */
+uint64_t st_nbd_mem_share(struct nbd_worker *w);
+
 /* Is memory short: more than half of the cap in use? */
 bool st_nbd_mem_short(struct nbd_worker *w);
 
 void st_nbd_mem_feed(struct st_task *t); /* worker.feed */
 void st_nbd_mem_wake(struct st_task *t); /* worker.wake */
+void st_nbd_mem_shrink(struct st_task *t); /* worker.shrink */
 
 /* C leaves: it waits no more. */
 void st_nbd_mem_leave(struct nbd_conn *c);

@@ -656,7 +656,7 @@ start(struct nbd_slot *s, uint64_t memory, const uint8_t **at, bool in_place,
 {
     struct nbd_conn *c = s->conn;
     unsigned flags = write_flags(s);
-    unsigned n = (unsigned)(memory / NBD_BLOCK_MAX);
+    bool pieces = s->type == NBD_CMD_READ && s->len > NBD_BLOCK_MAX;
 
     if (in_place) {
         s->block = home;
@@ -665,7 +665,7 @@ start(struct nbd_slot *s, uint64_t memory, const uint8_t **at, bool in_place,
         c->held += s->len;
         s->iov = (struct iovec){(uint8_t *)(uintptr_t)*at, s->len};
         *at += s->len;
-    } else if (memory && memory <= NBD_BLOCK_MAX &&
+    } else if (memory && !pieces &&
                !slot_block(s, (uint32_t)memory, s->len)) {
         slot_error(s, NBD_ENOMEM, "out of memory");
         c->discard = s->type == NBD_CMD_WRITE ? s->len : 0;
@@ -674,8 +674,8 @@ start(struct nbd_slot *s, uint64_t memory, const uint8_t **at, bool in_place,
     }
     switch ((enum nbd_cmd)s->type) {
     case NBD_CMD_READ:
-        if (s->len > NBD_BLOCK_MAX)
-            read_pieces(s, n);
+        if (pieces)
+            read_pieces(s, (unsigned)(memory / NBD_BLOCK_MAX));
         else
             submit(s, ST_OP_READ, 0, s->offset, s->len);
         return;
@@ -749,6 +749,7 @@ request(struct nbd_conn *c, const uint8_t *h, const uint8_t **at,
         const uint8_t *end, struct nbd_block *home)
 {
     size_t align = st_disk_props(c->export->disk)->mem_align;
+    uint64_t share = st_nbd_mem_share(c->worker);
     uint64_t memory = 0, payload;
     bool chunked = false, in_place = false;
     enum nbd_error error;
@@ -776,11 +777,18 @@ request(struct nbd_conn *c, const uint8_t *h, const uint8_t **at,
     if (!error && r.type == NBD_CMD_READ && r.len) {
         unsigned n = npieces(r.len);
 
+        uint64_t most = st_max(1, share / NBD_BLOCK_MAX);
+
         chunked = n > 1 && c->structured && !(r.flags & NBD_CMD_DF);
-        if (chunked && n > NBD_WINDOW)
-            n = NBD_WINDOW;
+        if (chunked)
+            n = (unsigned)st_min(n, st_min(NBD_WINDOW, most));
         memory = n > 1 ? (uint64_t)n * NBD_BLOCK_MAX
                        : st_nbd_block_size(r.len);
+        if (n > most) {
+            error = NBD_ENOMEM;
+            why = "more than the memory cap allows at once";
+            memory = 0;
+        }
     } else if (!error && r.type == NBD_CMD_WRITE) {
         in_place = payload && payload <= (uint64_t)(end - *at) &&
                    !(((uintptr_t)*at | payload) & (align - 1));

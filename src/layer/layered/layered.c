@@ -264,7 +264,7 @@ st_layered_create(struct st_loop *home, const struct st_layer *layers,
 
 fail:
     while (l->base.nchild)
-        st_node_disown(&l->base, l->base.nchild - 1);
+        st_node_disown(&l->base);
     st_node_close(&l->base);
     return rc;
 }

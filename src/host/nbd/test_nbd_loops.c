@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The NBD door on several loops at once: clients in threads, a small memory
+ * cap that they share, others that die, and a stop in the middle.
+ */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "nbd.h"
+#include "rand.h"
+#include "test_client.h"
+#include "testnode.h"
+
+enum { LOOPS = 3, CLIENTS = 5, SIZE = 8 << 20, PART = SIZE / 8, ROUNDS = 120 };
+
+struct world {
+    struct st_domain *domain;
+    struct st_loop *control, *loop[LOOPS];
+    struct st_node *node;
+    struct st_disk *disk;
+    struct st_nbd *nbd;
+    bool stopped;
+    int rc;
+    atomic_uint good, finished;
+};
+
+struct guest {
+    pthread_t thread;
+    struct world *world;
+    unsigned index;
+    int fd;
+};
+
+static void
+on_stopped(void *arg, int rc)
+{
+    struct world *w = arg;
+
+    w->stopped = true;
+    w->rc = rc;
+}
+
+/* Write and read back a part of the disk that is this client's alone. Stays in
+ * this thread, so no assertion here: what went well is counted. */
+static void *
+diligent(void *arg)
+{
+    struct guest *g = arg;
+    struct client c = {.fd = g->fd};
+    struct st_rand r = st_rand_seed(g->index + 1);
+    uint8_t *out = malloc(PART), *in = malloc(PART);
+    uint64_t base = (uint64_t)g->index * PART;
+
+    client_go(&c, "", g->index % 3);
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        uint64_t len = 1 + st_rand_below(&r, i % 8 ? 20000 : PART);
+        uint64_t off = st_rand_below(&r, PART - len + 1);
+
+        for (size_t k = 0; k < len; k += 97)
+            out[k] = (uint8_t)st_rand_next(&r);
+        if (client_write_at(&c, i % 5 ? 0 : NBD_CMD_FUA, base + off, out,
+                            len) == 0 &&
+            client_read_at(&c, 0, base + off, in, len) == 0 &&
+            memcmp(in, out, len) == 0)
+            atomic_fetch_add(&g->world->good, 1);
+        if (i % 30 == 0)
+            client_do(&c, NBD_CMD_FLUSH, 0, 0, 0);
+    }
+    client_request(&c, NBD_CMD_DISC, 0, 0, 0, 0);
+    client_expect_end(&c);
+    close(g->fd);
+    free(in);
+    free(out);
+    atomic_fetch_add(&g->world->finished, 1);
+    return NULL;
+}
+
+/* Ask for much, and die before it comes. */
+static void *
+rude(void *arg)
+{
+    struct guest *g = arg;
+    struct client c = {.fd = g->fd};
+
+    client_go(&c, "", g->index % 3);
+    for (unsigned i = 0; i < 20; i++)
+        client_request(&c, NBD_CMD_READ, 0, i, 0, SIZE);
+    close(g->fd);
+    atomic_fetch_add(&g->world->finished, 1);
+    return NULL;
+}
+
+/* Speak without listening: whatever the server does is right. */
+static void *
+blind(void *arg)
+{
+    struct guest *g = arg;
+    struct client c = {.fd = g->fd};
+    be32 flags = be32_of(NBD_NO_ZEROES);
+
+    client_send(&c, &flags, sizeof(flags));
+    client_option(&c, NBD_OPT_EXPORT_NAME, NULL);
+    for (unsigned i = 0; i < 20; i++)
+        client_request(&c, NBD_CMD_READ, 0, i, 0, SIZE);
+    while (client_recv(&c, &flags, sizeof(flags)))
+        ;
+    close(g->fd);
+    return NULL;
+}
+
+static void
+start(struct world *w, struct guest *g, void *(*run)(void *), unsigned index)
+{
+    struct st_err err;
+    int fd[2];
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), 0);
+    assert_int_equal(st_nbd_connection(w->nbd, fd[1], NULL, NULL, &err), 0);
+    g->world = w;
+    g->index = index;
+    g->fd = fd[0];
+    assert_int_equal(pthread_create(&g->thread, NULL, run, g), 0);
+}
+
+struct flag {
+    struct st_task task;
+    bool done;
+};
+
+static void
+raise_flag(struct st_task *t)
+{
+    st_container(t, struct flag, task)->done = true;
+}
+
+static void
+turn(struct st_loop *l)
+{
+    struct flag f = {.task.run = raise_flag};
+
+    st_ready(l, &f.task);
+    st_loop_wait(l, &f.done);
+}
+
+static void
+sweep(uint64_t memory)
+{
+    struct world w = {0};
+    struct st_testnode_opts o = {.size = SIZE, .async = false};
+    struct st_domain_opts d = {.poll_us = 20};
+    struct st_nbd_opts n = {.nloops = LOOPS};
+    struct guest guest[CLIENTS], bad[CLIENTS];
+    struct st_cap_row *row;
+    struct st_err err;
+
+    assert_int_equal(st_domain_create(&d, &w.domain, &err), 0);
+    row = &st_domain_caps(w.domain)->row[ST_CAP_NBD_MEMORY];
+    row->limit = memory;
+    assert_int_equal(st_loop_create(w.domain, &w.control, &err), 0);
+    for (unsigned i = 0; i < LOOPS; i++) {
+        assert_int_equal(st_loop_create(w.domain, &w.loop[i], &err), 0);
+        assert_int_equal(st_loop_start(w.loop[i], "io"), 0);
+    }
+    assert_int_equal(st_testnode_create(w.control, &o, &w.node, &err), 0);
+    assert_int_equal(
+        st_disk_create(w.control, w.node, "d", false, &w.disk, &err), 0);
+    n.control = w.control;
+    n.loops = w.loop;
+    assert_int_equal(st_nbd_create(&n, &w.nbd, &err), 0);
+    assert_int_equal(st_nbd_export(w.nbd, "", "", w.disk, false, &err), 0);
+    for (unsigned i = 0; i < CLIENTS; i++) {
+        start(&w, &bad[i], rude, i);
+        start(&w, &guest[i], diligent, i);
+    }
+    while (atomic_load(&w.finished) < 2 * CLIENTS) {
+        turn(w.control);
+        usleep(1000); /* this thread has no part in it */
+    }
+    for (unsigned i = 0; i < CLIENTS; i++) {
+        pthread_join(guest[i].thread, NULL);
+        pthread_join(bad[i].thread, NULL);
+    }
+    assert_int_equal(w.good, CLIENTS * ROUNDS);
+    assert_true(row->peak <= row->limit);
+    start(&w, &bad[0], blind, 1); /* still busy when it stops */
+    st_nbd_stop(w.nbd, 0, on_stopped, &w);
+    assert_true(st_loop_wait(w.control, &w.stopped));
+    pthread_join(bad[0].thread, NULL);
+    st_nbd_destroy(w.nbd);
+    assert_int_equal(row->used, 0);
+    for (unsigned i = 0; i < LOOPS; i++) {
+        st_loop_join(w.loop[i]);
+        st_loop_destroy(w.loop[i]);
+    }
+    assert_null(st_testnode_complaint(w.node));
+    st_disk_destroy(w.disk);
+    st_loop_destroy(w.control);
+    st_domain_destroy(w.domain);
+}
+
+static void
+clients_on_many_loops_keep_their_data(void **state)
+{
+    (void)state;
+    sweep(UINT64_C(256) << 20);
+}
+
+static void
+loops_share_a_small_memory_cap(void **state)
+{
+    (void)state;
+    sweep(UINT64_C(3) << 20);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(clients_on_many_loops_keep_their_data),
+        cmocka_unit_test(loops_share_a_small_memory_cap),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
