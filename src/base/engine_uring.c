@@ -12,7 +12,8 @@
  * is created disabled and enabled by the loop's own thread, so that it can be
  * handed to a single issuer whose completions run only when it asks for them.
  *
- * user_data: the st_io or the st_watch_half (bit 0 set); 0 is nobody.
+ * user_data: an st_io, or an st_watch_half with bit 0 (its poll) or bit 1 (the
+ * poll's removal) set; 0 is nobody.
  */
 #include <errno.h>
 
@@ -218,10 +219,12 @@ uring_prep(struct io_uring_sqe *sqe, struct st_io *io, bool slots)
     io_uring_sqe_set_data(sqe, io);
 }
 
+enum { URING_POLL = 1, URING_REMOVE = 2 };
+
 static uint64_t
-uring_watch_data(const struct st_watch_half *h)
+uring_watch_data(const struct st_watch_half *h, unsigned what)
 {
-    return (uint64_t)(uintptr_t)h | 1;
+    return (uint64_t)(uintptr_t)h | what;
 }
 
 /* Turn the lists into SQEs. False when something had to stay behind. */
@@ -236,8 +239,9 @@ uring_flush(struct uring *u)
 
         if (!(sqe = uring_sqe(u)))
             return false;
-        io_uring_prep_poll_remove(sqe, uring_watch_data(h));
-        sqe->user_data = 0;
+        io_uring_prep_poll_remove(sqe, uring_watch_data(h, URING_POLL));
+        sqe->user_data = uring_watch_data(h, URING_REMOVE);
+        h->removing = true;
         st_list_remove(e);
         st_list_append(&u->resting, e);
     }
@@ -247,7 +251,7 @@ uring_flush(struct uring *u)
         if (!(sqe = uring_sqe(u)))
             return false;
         io_uring_prep_poll_multishot(sqe, h->w->fd, h->w->events);
-        sqe->user_data = uring_watch_data(h);
+        sqe->user_data = uring_watch_data(h, URING_POLL);
         h->in_kernel = true;
         st_list_remove(e);
         st_list_append(&u->resting, e);
@@ -307,6 +311,20 @@ uring_watch_event(struct uring *u, struct st_watch_half *h, int res, bool more)
     }
 }
 
+/* A poll that fires just when it is to be removed stays (EALREADY), and would
+ * hold its file for ever: try again. */
+static void
+uring_removed(struct uring *u, struct st_watch_half *h, int res)
+{
+    h->removing = false;
+    if (res == -EALREADY && h->in_kernel) {
+        st_list_remove(&h->link);
+        st_list_append(&u->dying, &h->link);
+    } else {
+        st_watch_half_put(h);
+    }
+}
+
 static void
 uring_io_done(struct uring *u, struct st_io *io, int res)
 {
@@ -332,9 +350,11 @@ uring_collect(struct uring *u)
         n = io_uring_peek_batch_cqe(&u->ring, cqes, 64);
         for (unsigned i = 0; i < n; i++) {
             uint64_t data = cqes[i]->user_data;
-            void *p = (void *)(uintptr_t)(data & ~UINT64_C(1));
+            void *p = (void *)(uintptr_t)(data & ~UINT64_C(3));
 
-            if (data & 1)
+            if (data & URING_REMOVE)
+                uring_removed(u, p, cqes[i]->res);
+            else if (data & URING_POLL)
                 uring_watch_event(u, p, cqes[i]->res,
                                   cqes[i]->flags & IORING_CQE_F_MORE);
             else if (p)

@@ -166,6 +166,7 @@ struct st_watch_half {
     struct st_list link; /* the engine's */
     unsigned got;
     bool queued, in_kernel;
+    bool removing; /* the kernel has been asked to let go */
 };
 
 struct st_watch_half *st_watch_half_new(struct st_loop *l, struct st_watch *w);

@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -541,6 +542,36 @@ closing_after_removal_reaches_the_peer(void **state)
     close(pair[1]);
 }
 
+/* The watch fires after the loop last looked, and before it is removed. */
+static void
+a_watch_that_fires_while_it_goes_lets_go_all_the_same(void **state)
+{
+    struct world *w = *state;
+
+    if (no_watches(w))
+        return;
+    for (int i = 0; i < 200; i++) {
+        struct test_watch t = {.w = {.ready = watch_ready, .events = EPOLLIN}};
+        struct pollfd p = {.events = POLLIN};
+        int pair[2];
+        char c[2];
+
+        pair_open(pair);
+        t.w.fd = pair[0];
+        assert_int_equal(st_watch_add(w->l, &t.w), 0);
+        settle(w);
+        assert_int_equal(write(pair[1], "a", 1), 1);
+        st_watch_remove(w->l, &t.w);
+        close(pair[0]);
+        settle(w);
+        p.fd = pair[1];
+        assert_int_equal(poll(&p, 1, 0), 1);
+        assert_true(p.revents & POLLHUP);
+        assert_true(read(pair[1], c, 1) <= 0);
+        close(pair[1]);
+    }
+}
+
 #define T(test) cmocka_unit_test_setup_teardown(test, world_open, world_close)
 
 int
@@ -562,6 +593,7 @@ main(void)
         T(a_watch_may_go_in_its_own_call),
         T(a_removed_watch_is_not_called),
         T(closing_after_removal_reaches_the_peer),
+        T(a_watch_that_fires_while_it_goes_lets_go_all_the_same),
     };
     int failed = 0, skipped = 0;
 

@@ -54,7 +54,7 @@ st_watch_half_run(struct st_task *t)
 void
 st_watch_half_put(struct st_watch_half *h)
 {
-    if (h->w || h->queued || h->in_kernel)
+    if (h->w || h->queued || h->in_kernel || h->removing)
         return;
     st_list_remove(&h->link);
     free(h);

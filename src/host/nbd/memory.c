@@ -149,12 +149,13 @@ obtain(struct nbd_worker *w, uint64_t bytes)
     if (fits(w, bytes))
         return true;
     need = w->used + w->cached + bytes - w->granted;
-    if (need < STEP)
+    if (others_hungry(w)) {
+        /* No more than a fair share, unless nothing of it will come back. */
+        if (w->held && w->used + bytes > cap_of(w)->limit / w->server->nworkers)
+            return false;
+    } else if (need < STEP) {
         need = STEP;
-    if (others_hungry(w) &&
-        w->granted + need > cap_of(w)->limit / w->server->nworkers &&
-        w->used)
-        return false; /* more than a fair share */
+    }
     if (!st_cap_take(w->server->caps, ST_CAP_NBD_MEMORY, need))
         return false;
     w->granted += need;

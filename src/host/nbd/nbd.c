@@ -29,6 +29,7 @@ enum {
     SOCKET_BUFFER = 1 << 20, /* asked for; the system grants what it allows */
 };
 #define MS UINT64_C(1000000)
+#define GRACE (10000 * MS) /* at least, between a cut and giving up */
 
 static void check(struct st_nbd *s);
 
@@ -399,7 +400,7 @@ st_nbd_stop(struct st_nbd *s, uint64_t timeout_ns,
     s->stopping = true;
     s->done = done;
     s->arg = arg;
-    s->timeout_ns = st_max(timeout_ns, 1000 * MS);
+    s->timeout_ns = st_max(timeout_ns, GRACE);
     listeners_close(s);
     for (unsigned i = 0; i < s->nworkers; i++)
         st_post(s->worker[i].loop, &s->worker[i].stop);

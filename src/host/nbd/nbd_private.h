@@ -85,6 +85,7 @@ struct nbd_worker {
     /* Memory. Every block counts in used or cached; used + cached <= granted,
      * which is taken from ST_CAP_NBD_MEMORY in steps. */
     uint64_t granted, used, cached;
+    uint64_t held; /* by requests, of connections: it will come back */
     struct nbd_block *cache[NBD_CLASSES];
     struct nbd_block *recv; /* where sockets are read to, shared */
     size_t recv_at;         /* its first byte that nobody uses */

@@ -55,7 +55,7 @@ diligent(void *arg)
 
     client_go(&c, "", g->index % 3);
     for (unsigned i = 0; i < ROUNDS; i++) {
-        uint64_t len = 1 + st_rand_below(&r, i % 8 ? 20000 : PART);
+        uint64_t len = 1 + st_rand_below(&r, i % 8 ? 20000 : PART / 2);
         uint64_t off = st_rand_below(&r, PART - len + 1);
 
         for (size_t k = 0; k < len; k += 97)

@@ -109,6 +109,7 @@ slot_put(struct nbd_slot *s)
 
     if (s->block) {
         c->held -= s->held;
+        c->worker->held -= s->held;
         st_nbd_block_put(c->worker, s->block);
     }
     if (!s->parent) {
@@ -122,6 +123,15 @@ slot_put(struct nbd_slot *s)
         st_nbd_conn_wake(c);
 }
 
+/* S has BYTES in flight. */
+static void
+hold(struct nbd_slot *s, uint64_t bytes)
+{
+    s->held = bytes;
+    s->conn->held += bytes;
+    s->conn->worker->held += bytes;
+}
+
 /* Give S a block of SIZE for LEN bytes, out of memory that was taken. */
 static bool
 slot_block(struct nbd_slot *s, uint32_t size, uint64_t len)
@@ -129,8 +139,7 @@ slot_block(struct nbd_slot *s, uint32_t size, uint64_t len)
     s->block = st_nbd_block_new(s->conn->worker, size);
     if (!s->block)
         return false;
-    s->held = size;
-    s->conn->held += size;
+    hold(s, size);
     s->iov = (struct iovec){s->block->data, len};
     return true;
 }
@@ -661,8 +670,7 @@ start(struct nbd_slot *s, uint64_t memory, const uint8_t **at, bool in_place,
     if (in_place) {
         s->block = home;
         s->block->refs++;
-        s->held = s->len;
-        c->held += s->len;
+        hold(s, s->len);
         s->iov = (struct iovec){(uint8_t *)(uintptr_t)*at, s->len};
         *at += s->len;
     } else if (memory && !pieces &&
