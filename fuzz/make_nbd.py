@@ -110,24 +110,27 @@ for form in range(3):
     add("commands-%d" % form, 0, body + req(2, ext=ext))
     add("commands-slow-%d" % form, 1, session(form) + req(0, 0, 0, 5, ext=ext) +
         write(900, 3, 1, ext) + req(7, 0, 0, 9999, ext=ext))
-    add("large-%d" % form, 0, session(form) + commands(ext, (70000, 300000)))
+    add("large-%d" % form, 0, session(form) + commands(ext, (70000,)))
     add("commands-small-cap-%d" % form, 2, body)
-    add("large-tiny-cap-%d" % form, 4, session(form) + commands(
-        ext, (300000,)))
-    add("large-fail-%d" % form, 8, session(form) + commands(ext, (300000,)))
     add("commands-aligned-%d" % form, 16 + 32, body)
     add("commands-unread-%d" % form, 64 + 4, session(form) + req(
         0, 0, 0, 1 << 20, ext=ext) * 300)
     add("commands-ro-%d" % form, 128, session(form, b"ro") + commands(ext))
     add("half-closed-%d" % form, 128, body)
     add("many-%d" % form, 0, session(form) + req(0, 0, 0, 64, ext=ext) * 600)
-    add("payload-missing-%d" % form, 0, session(form) + req(
-        1, 32 if ext else 0, 0, 500000, b"w" * 265000, ext))
     add("payload-half-%d" % form, 0, session(form) + req(
         1, 32 if ext else 0, 0, 5000, b"w" * 3000, ext))
     add("payload-huge-%d" % form, 0, session(form) + req(
         1, 32 if ext else 0, 0, 1 << 27, b"w", ext))
     add("request-bad-magic-%d" % form, 0, session(form) + b"x" * 64)
+
+# More than one block: pieces, a small cap, a disk that fails, a client that dies.
+add("large-pieces", 0, session(1) + write(263000, 0, 1) + req(
+    0, 0, 0, 270000) + req(0, 4, 0, 1 << 20) + req(0, 0, 0, 1 << 20))
+add("large-tiny-cap", 4, session(2) + write(263000, 0, 1, True) + req(
+    0, 0, 0, 270000, ext=True) + req(0, 4, 0, 1 << 20, ext=True))
+add("large-fail", 8, session(0) + write(263000) + req(0, 0, 0, 270000))
+add("large-missing", 0, session(1) + req(1, 0, 0, 300000, b"w" * 263000))
 
 os.makedirs(OUT, exist_ok=True)
 for old in os.listdir(OUT):

@@ -188,6 +188,8 @@ failed_flush_is_latched(void **state)
     assert_int_equal(st_testnode_count(w.node, ST_OP_FLUSH), 2);
     assert_int_equal(st_sync_write(w.sync, buf, 0, 512, 0), ST_OK);
     assert_int_equal(st_sync_write(w.sync, buf, 0, 512, ST_REQ_FUA), ST_IO);
+    assert_int_equal(st_sync_write(w.sync, buf, 9, 99, ST_REQ_FUA), ST_IO);
+    assert_int_equal(st_sync_zero(w.sync, 9, 99, ST_REQ_FUA), ST_IO);
     st_disk_stats(w.disk, &s);
     assert_true(s.flush_failed);
     world_close(&w);

@@ -96,19 +96,14 @@ ready() {
 
 # stop [SIGNAL]: end the server; gives its exit status, or 137 after 20 s.
 stop() {
-    local watchdog status
+    local i
     kill "-${1:-TERM}" "$server"
-    (
-        sleep 20 &
-        trap 'kill $!' TERM
-        wait $! && kill -KILL "$server"
-    ) &
-    watchdog=$!
+    for ((i = 0; i < 400; i++)); do
+        kill -0 "$server" || break # bash reaps it at once, and keeps its status
+        sleep 0.05
+    done
+    [[ $i -lt 400 ]] || kill -KILL "$server"
     wait "$server"
-    status=$?
-    kill "$watchdog"
-    wait "$watchdog"
-    return $status
 } 2>/dev/null
 
 # value NAME: a counter of the running server, after SIGUSR1; the sum if there

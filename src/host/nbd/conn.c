@@ -51,7 +51,7 @@ stream_send(struct nbd_conn *c, struct iovec *iov, unsigned n)
     return sendmsg(c->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-/* ---- Life ------------------------------------------------------------------ */
+/* ---- Life ---------------------------------------------------------------- */
 
 void
 st_nbd_conn_wake(struct nbd_conn *c)
@@ -135,7 +135,8 @@ conn_close(struct st_task *t)
     st_list_remove(&c->link);
     if (c->port)
         st_nbd_port_put(c->port);
-    shutdown(c->fd, SHUT_RDWR); /* an engine may hold the file a little longer */
+    /* The engine may hold the file a little longer; the peer must know now. */
+    shutdown(c->fd, SHUT_RDWR);
     close(c->fd);
     free(c->large);
     free(c->text.data);
@@ -144,7 +145,7 @@ conn_close(struct st_task *t)
     st_post(w->server->control, &c->gone);
 }
 
-/* ---- Reading ----------------------------------------------------------------- */
+/* ---- Reading ------------------------------------------------------------- */
 
 const uint8_t *
 st_nbd_collect(struct nbd_conn *c, const uint8_t **p, const uint8_t *end,
@@ -313,7 +314,7 @@ conn_read(struct st_task *t)
     st_nbd_conn_settle(c);
 }
 
-/* ---- Writing ------------------------------------------------------------------- */
+/* ---- Writing ------------------------------------------------------------- */
 
 static void
 watch_again(struct nbd_conn *c, unsigned events)
@@ -430,13 +431,14 @@ st_nbd_worker_flush(struct st_task *t)
     w->flush_queued = false;
     st_list_init(&now);
     st_list_splice(&now, &w->dirty);
-    st_list_for (c, tmp, &now, struct nbd_conn, dirty) {
+    st_list_for(c, tmp, &now, struct nbd_conn, dirty)
+    {
         st_list_remove(&c->dirty);
         st_nbd_conn_flush(c);
     }
 }
 
-/* ---- Events ----------------------------------------------------------------------- */
+/* ---- Events -------------------------------------------------------------- */
 
 static void
 conn_event(struct st_watch *watch, unsigned events)
@@ -487,7 +489,6 @@ st_nbd_conn_adopt(struct st_task *t)
     watch_again(c, EPOLLIN | EPOLLRDHUP);
     if (c->dead)
         return;
-    st_timer_set(w->loop, &c->timer,
-                 w->loop->now + w->server->handshake_ns);
+    st_timer_set(w->loop, &c->timer, w->loop->now + w->server->handshake_ns);
     st_nbd_hello(c);
 }

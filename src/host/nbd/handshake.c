@@ -19,7 +19,7 @@
 
 static const char base_allocation[] = "base:allocation";
 
-/* ---- Saying ----------------------------------------------------------------- */
+/* ---- Saying -------------------------------------------------------------- */
 
 static void
 say(struct nbd_conn *c, const void *p, size_t len)
@@ -111,7 +111,7 @@ st_nbd_hello(struct nbd_conn *c)
     say(c, &h, sizeof(h));
 }
 
-/* ---- Understanding ------------------------------------------------------------- */
+/* ---- Understanding ------------------------------------------------------- */
 
 /* An option's data, taken from the front. */
 struct words {
@@ -164,7 +164,7 @@ take_string(struct words *w, size_t *len)
     return take(w, *len);
 }
 
-/* ---- Exports --------------------------------------------------------------------- */
+/* ---- Exports ------------------------------------------------------------- */
 
 static uint16_t
 export_flags(struct nbd_conn *c, struct nbd_export *e)
@@ -455,8 +455,8 @@ st_nbd_handshake(struct nbd_conn *c, const uint8_t *p, size_t n)
                 return n;
             memcpy(&flags, q, sizeof(flags));
             c->nstash = 0;
-            if (be32_get(flags) & ~(uint32_t)(NBD_FIXED_NEWSTYLE |
-                                              NBD_NO_ZEROES)) {
+            if (be32_get(flags) &
+                ~(uint32_t)(NBD_FIXED_NEWSTYLE | NBD_NO_ZEROES)) {
                 st_nbd_conn_fail(c, "unknown client flags");
                 break;
             }

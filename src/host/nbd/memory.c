@@ -19,8 +19,8 @@
 #include "nbd_private.h"
 
 enum {
-    STEP = 1 << 20,       /* what a worker takes and gives at least */
-    CACHE_MAX = 4 << 20,  /* free blocks that a worker keeps */
+    STEP = 1 << 20,      /* what a worker takes and gives at least */
+    CACHE_MAX = 4 << 20, /* free blocks that a worker keeps */
 };
 
 static unsigned
@@ -50,8 +50,7 @@ st_nbd_mem_short(struct nbd_worker *w)
 {
     struct st_cap_row *r = cap_of(w);
 
-    return atomic_load_explicit(&r->used, memory_order_relaxed) >
-           r->limit / 2;
+    return atomic_load_explicit(&r->used, memory_order_relaxed) > r->limit / 2;
 }
 
 uint64_t
@@ -84,11 +83,11 @@ cache_drop(struct nbd_worker *w)
 static bool
 others_hungry(struct nbd_worker *w)
 {
-    unsigned n = atomic_load_explicit(&w->server->nhungry,
-                                      memory_order_relaxed);
+    unsigned n =
+        atomic_load_explicit(&w->server->nhungry, memory_order_relaxed);
 
-    return n > (atomic_load_explicit(&w->hungry, memory_order_relaxed) !=
-                NBD_FED);
+    return n >
+           (atomic_load_explicit(&w->hungry, memory_order_relaxed) != NBD_FED);
 }
 
 /* Ask to be called, and the others, who may be idle, to give what they do not
@@ -170,8 +169,7 @@ try_take(struct nbd_conn *c, uint64_t bytes)
     struct st_cap_row *r = cap_of(w);
 
     if (c->held &&
-        atomic_load_explicit(&r->used, memory_order_relaxed) >
-            r->limit / 4 * 3)
+        atomic_load_explicit(&r->used, memory_order_relaxed) > r->limit / 4 * 3)
         return false;
     if (!obtain(w, bytes)) {
         cache_drop(w);
@@ -226,7 +224,8 @@ st_nbd_mem_feed(struct st_task *t)
 
     w->feed_queued = false;
 again:
-    st_list_for (c, tmp, &w->waiting, struct nbd_conn, wait) {
+    st_list_for(c, tmp, &w->waiting, struct nbd_conn, wait)
+    {
         if (!try_take(c, c->need)) {
             if (c->held)
                 continue;

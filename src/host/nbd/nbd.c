@@ -25,15 +25,15 @@
 #include "nbd_private.h"
 
 enum {
-    ACCEPTS = 64,          /* in one go */
+    ACCEPTS = 64,            /* in one go */
     SOCKET_BUFFER = 1 << 20, /* asked for; the system grants what it allows */
 };
-#define MS UINT64_C(1000000)
+#define MS    UINT64_C(1000000)
 #define GRACE (10000 * MS) /* at least, between a cut and giving up */
 
 static void check(struct st_nbd *s);
 
-/* ---- Connections ---------------------------------------------------------------- */
+/* ---- Connections --------------------------------------------------------- */
 
 /* Message: a connection is closed. */
 static void
@@ -98,7 +98,7 @@ st_nbd_connection(struct st_nbd *s, int fd, void (*ended)(void *arg), void *arg,
     return 0;
 }
 
-/* ---- Listening ----------------------------------------------------------------------- */
+/* ---- Listening ----------------------------------------------------------- */
 
 static void
 listener_accept(struct nbd_listener *l)
@@ -182,7 +182,7 @@ listeners_close(struct st_nbd *s)
     }
 }
 
-/* ---- Exports ---------------------------------------------------------------------------- */
+/* ---- Exports ------------------------------------------------------------- */
 
 struct nbd_export *
 st_nbd_find(struct st_nbd *s, const void *name, size_t len)
@@ -203,8 +203,10 @@ st_nbd_export(struct st_nbd *s, const char *name, const char *description,
 
     if (e.name_len > NBD_NAME_MAX ||
         (description && strlen(description) > NBD_NAME_MAX))
-        return st_err_set(err, EINVAL, "nbd: export name or description is "
-                                       "longer than %d bytes", NBD_NAME_MAX);
+        return st_err_set(err, EINVAL,
+                          "nbd: export name or description is "
+                          "longer than %d bytes",
+                          NBD_NAME_MAX);
     if (st_nbd_find(s, name, e.name_len))
         return st_err_set(err, EEXIST, "nbd: there is an export '%s' already",
                           name);
@@ -226,8 +228,7 @@ st_nbd_export(struct st_nbd *s, const char *name, const char *description,
     }
     for (unsigned i = 0; i < s->nworkers; i++) {
         struct nbd_worker *w = &s->worker[i];
-        struct nbd_port *p =
-            realloc(w->port, (s->nexports + 1) * sizeof(*p));
+        struct nbd_port *p = realloc(w->port, (s->nexports + 1) * sizeof(*p));
 
         if (!p) {
             rc = st_err_set(err, ENOMEM, "nbd: out of memory");
@@ -247,7 +248,7 @@ fail:
     return rc;
 }
 
-/* ---- The end ------------------------------------------------------------------------------- */
+/* ---- The end ------------------------------------------------------------- */
 
 static void
 finished(struct st_nbd *s, int rc)
@@ -272,7 +273,8 @@ worker_cut(struct st_task *t)
 {
     struct nbd_worker *w = st_container(t, struct nbd_worker, cut);
 
-    st_list_for (c, tmp, &w->conns, struct nbd_conn, link) {
+    st_list_for(c, tmp, &w->conns, struct nbd_conn, link)
+    {
         if (c->inflight)
             st_count(&w->abandoned, st_nbd_cancel(c));
         st_nbd_conn_fail(c, NULL);
@@ -408,7 +410,7 @@ st_nbd_stop(struct st_nbd *s, uint64_t timeout_ns,
     st_post(s->control, &s->check);
 }
 
-/* ---- Making and unmaking ----------------------------------------------------------------------- */
+/* ---- Making and unmaking ------------------------------------------------- */
 
 int
 st_nbd_create(const struct st_nbd_opts *opts, struct st_nbd **out,

@@ -3,7 +3,7 @@
  * The NBD door: exports of roots to any NBD client (NBD protocol, fixed
  * newstyle, structured and extended replies; docs/proto.md of the NBD project).
  *
- *   control loop: listening sockets, the export table, handshake time-outs
+ *   control loop: listening sockets, the export table, the end
  *   I/O loops:    one connection lives on one loop, from accept to close
  *
  * Clients are data, not truth: whatever one sends ends in an error reply or in
@@ -53,7 +53,9 @@ void st_nbd_stop(struct st_nbd *s, uint64_t timeout_ns,
 /* After st_nbd_stop was called, hurry: cut the clients off now. */
 void st_nbd_cut(struct st_nbd *s);
 
-/* After DONE of st_nbd_stop. NULL is fine. */
+/* After DONE of st_nbd_stop. NULL is fine. Where requests never came back
+ * (DONE got -ETIMEDOUT long after a cut) it frees nothing, for they live there,
+ * and their disks still have channels: the process can only end. */
 void st_nbd_destroy(struct st_nbd *s);
 
 struct st_nbd_stats {

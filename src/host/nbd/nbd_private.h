@@ -5,7 +5,8 @@
  *   nbd.c        the server: exports, sockets, stop (control loop)
  *   conn.c       one connection: its byte stream, its life
  *   handshake.c  options, until a client has chosen an export
- *   transmit.c   requests, pieces, replies
+ *   transmit.c   requests, from bytes to started slots
+ *   slot.c       slots at the disk, and their replies
  *   memory.c     blocks, and the one memory cap that all loops share
  *
  *                        st_post                 st_chan per (loop, export)
@@ -73,7 +74,7 @@ enum { NBD_FED, NBD_HUNGRY, NBD_CALLED /* wake is on its way */ };
 struct nbd_worker {
     struct st_nbd *server;
     struct st_loop *loop;
-    struct st_list conns; /* nbd_conn.link */
+    struct st_list conns;  /* nbd_conn.link */
     struct nbd_port *port; /* one per export */
     bool stopping;
 
@@ -92,8 +93,8 @@ struct nbd_worker {
     struct st_list waiting; /* nbd_conn.wait, first come first served */
     struct st_task feed;
     bool feed_queued;
-    _Atomic int hungry;  /* any thread */
-    struct st_task wake; /* posted by whoever turns HUNGRY into CALLED */
+    _Atomic int hungry;     /* any thread */
+    struct st_task wake;    /* posted by whoever turns HUNGRY into CALLED */
     _Atomic bool shrinking; /* any thread: shrink is on its way */
     struct st_task shrink;  /* posted by workers that become HUNGRY */
 
@@ -128,22 +129,22 @@ struct nbd_conn {
     struct st_timer timer; /* handshake */
     enum nbd_state state;
 
-    bool watched;   /* watch is with the loop */
-    bool queued;    /* read is on the ready list */
-    bool readable;  /* the socket may have bytes */
-    bool hangup;    /* the peer sends nothing more after those */
-    bool deaf;      /* reads no more: DISC, end of file, error */
-    bool dead;      /* sends no more either; what is in flight ends silently */
-    bool blocked;   /* the socket takes no more now */
-    bool flushing;  /* in st_nbd_conn_flush */
-    bool stalled;   /* goes on in another round, or when something was sent */
-    bool closing;   /* close is on the ready list */
+    bool watched;  /* watch is with the loop */
+    bool queued;   /* read is on the ready list */
+    bool readable; /* the socket may have bytes */
+    bool hangup;   /* the peer sends nothing more after those */
+    bool deaf;     /* reads no more: DISC, end of file, error */
+    bool dead;     /* sends no more either; what is in flight ends silently */
+    bool blocked;  /* the socket takes no more now */
+    bool flushing; /* in st_nbd_conn_flush */
+    bool stalled;  /* goes on in another round, or when something was sent */
+    bool closing;  /* close is on the ready list */
     bool no_zeroes, structured, extended, meta;
 
     /* Incoming: bytes that lie together, bytes that are left, payload. */
     uint8_t head[32];
-    uint8_t *large; /* owned; option data that came in parts */
-    size_t nstash;  /* bytes in head or large */
+    uint8_t *large;         /* owned; option data that came in parts */
+    size_t nstash;          /* bytes in head or large */
     struct nbd_block *home; /* holds the rest */
     const uint8_t *rest;    /* received, not yet looked at */
     size_t nrest;
@@ -163,9 +164,9 @@ struct nbd_conn {
     struct nbd_export *export;
     struct nbd_port *port;
     uint16_t tflags;
-    unsigned inflight; /* requests that are not answered yet */
-    uint64_t held;     /* bytes of payload in flight */
-    uint64_t round;    /* bytes started in this round */
+    unsigned inflight;     /* requests that are not answered yet */
+    uint64_t held;         /* bytes of payload in flight */
+    uint64_t round;        /* bytes started in this round */
     struct st_list flight; /* nbd_slot.link: what the disk has */
     struct st_list dirty;  /* worker.dirty */
     struct nbd_slot *out, **out_tail;
@@ -186,19 +187,19 @@ struct nbd_slot {
     struct nbd_slot *next; /* free, out, or the next piece of a gathered read */
     struct nbd_slot *parent; /* of a piece */
     struct nbd_conn *conn;
-    struct st_list link; /* conn.flight */
+    struct st_list link;     /* conn.flight */
     struct nbd_block *block; /* a reference, or NULL */
     uint64_t held;           /* what counts in conn.held */
     struct iovec iov;        /* payload; in replies, what follows the head */
 
     uint64_t cookie, offset, len;
-    uint16_t type, flags; /* the client's */
-    bool flush;           /* when done: flush, then reply (FUA) */
-    bool chunked;         /* large read, each piece its own chunk */
-    uint32_t error;       /* enum nbd_error */
-    const char *why;      /* static; with error */
-    uint64_t started;     /* bytes handed to pieces, or covered by extents */
-    unsigned pending;     /* pieces under way (and 1 for missing payload) */
+    uint16_t type, flags;    /* the client's */
+    bool flush;              /* when done: flush, then reply (FUA) */
+    bool chunked;            /* large read, each piece its own chunk */
+    uint32_t error;          /* enum nbd_error */
+    const char *why;         /* static; with error */
+    uint64_t started;        /* bytes handed to pieces, or covered by extents */
+    unsigned pending;        /* pieces under way (and 1 for missing payload) */
     unsigned steps, extents; /* block status: lookups; extents found, */
     uint32_t last_flags;     /* and the last of them */
     uint64_t last_len;
@@ -245,7 +246,7 @@ struct st_nbd {
     struct st_req *req;
 };
 
-/* ---- nbd.c ------------------------------------------------------------- */
+/* ---- nbd.c --------------------------------------------------------------- */
 
 /* The export of that name, or NULL. Any thread. */
 struct nbd_export *st_nbd_find(struct st_nbd *s, const void *name, size_t len);
@@ -279,7 +280,7 @@ void st_nbd_worker_flush(struct st_task *t); /* worker.flush */
 const uint8_t *st_nbd_collect(struct nbd_conn *c, const uint8_t **p,
                               const uint8_t *end, size_t want);
 
-/* ---- handshake.c ------------------------------------------------------------ */
+/* ---- handshake.c --------------------------------------------------------- */
 
 /* Greet the client. */
 void st_nbd_hello(struct nbd_conn *c);
@@ -287,7 +288,43 @@ void st_nbd_hello(struct nbd_conn *c);
 /* Look at N bytes at P; how many were used. */
 size_t st_nbd_handshake(struct nbd_conn *c, const uint8_t *p, size_t n);
 
-/* ---- transmit.c --------------------------------------------------------------- */
+/* ---- slot.c ---------------------------------------------------------- */
+
+/* The port to EXPORT on worker W, opened if need be; NULL when it cannot. */
+struct nbd_port *st_nbd_port_get(struct nbd_worker *w, struct nbd_export *e);
+void st_nbd_port_put(struct nbd_port *port);
+
+/* A slot with enough frames for the disk as it is now, or NULL. */
+struct nbd_slot *st_nbd_slot_get(struct nbd_conn *c, struct nbd_slot *parent);
+void st_nbd_slot_put(struct nbd_slot *s);
+
+/* S has BYTES in flight. */
+void st_nbd_slot_hold(struct nbd_slot *s, uint64_t bytes);
+
+/* Give S a block of SIZE for LEN bytes, out of memory that was taken. False:
+ * there is none after all, and the memory is given back. */
+bool st_nbd_slot_block(struct nbd_slot *s, uint32_t size, uint64_t len);
+
+/* S fails, unless it has failed before. WHY is static. */
+void st_nbd_slot_error(struct nbd_slot *s, enum nbd_error error,
+                       const char *why);
+
+/* S is decided: send the reply. */
+void st_nbd_slot_finish(struct nbd_slot *s);
+
+void st_nbd_slot_submit(struct nbd_slot *s, enum st_op op, unsigned flags,
+                        uint64_t offset, uint64_t len);
+
+/* A piece of a read: its next part. */
+void st_nbd_piece_read(struct nbd_slot *piece);
+
+/* S's reply was sent (or dropped: its connection is dead). */
+void st_nbd_slot_sent(struct nbd_slot *s);
+
+/* Cancel what the disk has of C; how many. */
+uint64_t st_nbd_cancel(struct nbd_conn *c);
+
+/* ---- transmit.c ------------------------------------------------------ */
 
 /* Look at N bytes at P, which lie in HOME; how many were used. */
 size_t st_nbd_transmit(struct nbd_conn *c, const uint8_t *p, size_t n,
@@ -296,20 +333,10 @@ size_t st_nbd_transmit(struct nbd_conn *c, const uint8_t *p, size_t n,
 /* The payload of C->in came up to C->fill_room == 0. */
 void st_nbd_payload_full(struct nbd_conn *c);
 
-/* S's reply was sent (or dropped: C is dead). */
-void st_nbd_slot_sent(struct nbd_slot *s);
-
 /* C is dead: forget the request whose payload will not come. */
 void st_nbd_payload_lost(struct nbd_conn *c);
 
-/* Cancel what the disk has of C; how many. */
-uint64_t st_nbd_cancel(struct nbd_conn *c);
-
-/* The port to EXPORT on worker W, opened if need be; NULL when it cannot. */
-struct nbd_port *st_nbd_port_get(struct nbd_worker *w, struct nbd_export *e);
-void st_nbd_port_put(struct nbd_port *port);
-
-/* ---- memory.c ------------------------------------------------------------------- */
+/* ---- memory.c ------------------------------------------------------------ */
 
 /* The size of the block that LEN bytes go into. */
 uint32_t st_nbd_block_size(uint64_t len);
@@ -331,8 +358,8 @@ uint64_t st_nbd_mem_share(struct nbd_worker *w);
 /* Is memory short: more than half of the cap in use? */
 bool st_nbd_mem_short(struct nbd_worker *w);
 
-void st_nbd_mem_feed(struct st_task *t); /* worker.feed */
-void st_nbd_mem_wake(struct st_task *t); /* worker.wake */
+void st_nbd_mem_feed(struct st_task *t);   /* worker.feed */
+void st_nbd_mem_wake(struct st_task *t);   /* worker.wake */
 void st_nbd_mem_shrink(struct st_task *t); /* worker.shrink */
 
 /* C leaves: it waits no more. */

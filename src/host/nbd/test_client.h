@@ -120,8 +120,7 @@ client_recv(struct client *c, void *p, size_t n)
     size_t got = 0;
 
     while (got < n) {
-        ssize_t k =
-            recv(c->fd, (uint8_t *)p + got, n - got, MSG_DONTWAIT);
+        ssize_t k = recv(c->fd, (uint8_t *)p + got, n - got, MSG_DONTWAIT);
 
         if (k == 0 || (k < 0 && errno != EAGAIN && errno != EINTR))
             break;
@@ -249,12 +248,15 @@ client_go(struct client *c, const char *name, enum form form)
 }
 
 static inline void
-client_request(struct client *c, uint16_t type, uint16_t flags,
-               uint64_t cookie, uint64_t offset, uint64_t len)
+client_request(struct client *c, uint16_t type, uint16_t flags, uint64_t cookie,
+               uint64_t offset, uint64_t len)
 {
-    struct nbd_request r = {
-        be32_of(NBD_REQUEST_MAGIC), be16_of(flags),  be16_of(type),
-        be64_of(cookie),            be64_of(offset), be32_of((uint32_t)len)};
+    struct nbd_request r = {be32_of(NBD_REQUEST_MAGIC),
+                            be16_of(flags),
+                            be16_of(type),
+                            be64_of(cookie),
+                            be64_of(offset),
+                            be32_of((uint32_t)len)};
     struct nbd_request_ext e = {
         be32_of(NBD_REQUEST_EXT), be16_of(flags),  be16_of(type),
         be64_of(cookie),          be64_of(offset), be64_of(len)};
@@ -267,8 +269,8 @@ client_request(struct client *c, uint16_t type, uint16_t flags,
 
 /* A write with its payload. */
 static inline void
-client_write(struct client *c, uint16_t flags, uint64_t cookie,
-             uint64_t offset, const void *data, uint64_t len)
+client_write(struct client *c, uint16_t flags, uint64_t cookie, uint64_t offset,
+             const void *data, uint64_t len)
 {
     if (c->form == EXTENDED)
         flags |= NBD_CMD_PAYLOAD_LEN;

@@ -25,7 +25,6 @@ struct fixture {
     uint8_t *buf, *want;        /* SIZE bytes each */
 };
 
-
 struct flag_task {
     struct st_task task;
     bool done;
@@ -112,8 +111,7 @@ setup_with(void **state, struct st_testnode_opts o, uint64_t timeout)
     assert_int_equal(st_nbd_create(&opts, &f->nbd, &err), 0);
     assert_int_equal(st_nbd_export(f->nbd, "", "a disk", f->disk, false, &err),
                      0);
-    assert_int_equal(st_nbd_export(f->nbd, "ro", NULL, f->disk, true, &err),
-                     0);
+    assert_int_equal(st_nbd_export(f->nbd, "ro", NULL, f->disk, true, &err), 0);
     connect_client(f, 0);
     *state = f;
     return 0;
@@ -179,7 +177,7 @@ fill(uint8_t *p, size_t n, uint64_t seed)
         p[i] = (uint8_t)st_rand_next(&r);
 }
 
-/* ---- Handshake --------------------------------------------------------------- */
+/* ---- Handshake ----------------------------------------------------------- */
 
 static void
 greets_as_fixed_newstyle(void **state)
@@ -254,10 +252,9 @@ static const struct {
     {"set meta, none", "T", 10, D("\0\0\0\0\0\0\0\0"), "A"},
     {"set meta, wildcard", "T", 10, D("\0\0\0\0\0\0\0\1\0\0\0\5base:"), "A"},
     {"set meta, unknown export", "T", 10, D("\0\0\0\1x\0\0\0\0"), "E6"},
-    {"set meta, truncated query", "T", 10,
-     D("\0\0\0\0\0\0\0\1\0\0\0\17base:"), "E3"},
-    {"set meta, too few queries", "T", 10, D("\0\0\0\0\377\377\377\377"),
+    {"set meta, truncated query", "T", 10, D("\0\0\0\0\0\0\0\1\0\0\0\17base:"),
      "E3"},
+    {"set meta, too few queries", "T", 10, D("\0\0\0\0\377\377\377\377"), "E3"},
     {"set meta, trailing", "T", 10, D("\0\0\0\0\0\0\0\0x"), "E3"},
     {"set meta, without structured", "", 10, D("\0\0\0\0\0\0\0\0"), "E3"},
 #undef D
@@ -533,11 +530,10 @@ context_is_bound_to_its_export(void **state)
     client_option(c, NBD_OPT_GO, &m);
     client_recv(c, b, sizeof(b));
     c->form = STRUCTURED;
-    assert_int_equal(client_do(c, NBD_CMD_BLOCK_STATUS, 0, 0, 512),
-                     NBD_EINVAL);
+    assert_int_equal(client_do(c, NBD_CMD_BLOCK_STATUS, 0, 0, 512), NBD_EINVAL);
 }
 
-/* ---- Transmission ------------------------------------------------------------------ */
+/* ---- Transmission -------------------------------------------------------- */
 
 static void
 data_come_back_in_every_form(void **state)
@@ -545,10 +541,10 @@ data_come_back_in_every_form(void **state)
     static const struct {
         uint64_t offset, len;
     } io[] = {
-        {0, 512},        {512, 4096},     {1, 1},        {4095, 2},
-        {700, 4097},     {65536, 65536},  {3, 65537},    {4096, 200000},
-        {0, 262144},     {1000, 262145},  {0, 1 << 20},  {77, 1234567},
-        {SIZE - 1, 1},   {0, SIZE},       {SIZE, 0},     {5, 0},
+        {0, 512},      {512, 4096},    {1, 1},       {4095, 2},
+        {700, 4097},   {65536, 65536}, {3, 65537},   {4096, 200000},
+        {0, 262144},   {1000, 262145}, {0, 1 << 20}, {77, 1234567},
+        {SIZE - 1, 1}, {0, SIZE},      {SIZE, 0},    {5, 0},
     };
     struct fixture *f = *state;
 
@@ -560,14 +556,15 @@ data_come_back_in_every_form(void **state)
             uint16_t df = form != SIMPLE && i & 1 ? NBD_CMD_DF : 0;
 
             fill(f->want, io[i].len, form * 100 + i);
-            assert_int_equal(client_write_at(c, 0, io[i].offset, f->want,
-                                             io[i].len), 0);
+            assert_int_equal(
+                client_write_at(c, 0, io[i].offset, f->want, io[i].len), 0);
             assert_memory_equal(st_testnode_bytes(f->node) + io[i].offset,
                                 f->want, io[i].len);
             memset(f->buf, 0, SIZE);
             assert_int_equal(client_read_at(c, df, io[i].offset,
                                             io[i].len ? f->buf : NULL,
-                                            io[i].len), 0);
+                                            io[i].len),
+                             0);
             assert_memory_equal(f->buf, f->want, io[i].len);
         }
         hang_up(c);
@@ -611,9 +608,12 @@ requests_in_one_byte_steps(void **state)
     struct fixture *f = *state;
     struct client *c = f->client;
     uint8_t b[28 + 700];
-    struct nbd_request r = {be32_of(NBD_REQUEST_MAGIC), be16_of(0),
-                            be16_of(NBD_CMD_WRITE),     be64_of(9),
-                            be64_of(10),                be32_of(700)};
+    struct nbd_request r = {be32_of(NBD_REQUEST_MAGIC),
+                            be16_of(0),
+                            be16_of(NBD_CMD_WRITE),
+                            be64_of(9),
+                            be64_of(10),
+                            be32_of(700)};
 
     client_go(c, "", SIMPLE);
     memcpy(b, &r, 28);
@@ -655,8 +655,7 @@ wrong_requests_get_their_error(void **state)
         {NBD_CMD_WRITE_ZEROES, NBD_CMD_NO_HOLE | NBD_CMD_FUA, 0, SIZE, 0,
          NBD_EPERM},
         {NBD_CMD_WRITE_ZEROES, NBD_CMD_FAST_ZERO, 0, 512, 0, NBD_EPERM},
-        {NBD_CMD_WRITE_ZEROES, NBD_CMD_REQ_ONE, 0, 512, NBD_EINVAL,
-         NBD_EINVAL},
+        {NBD_CMD_WRITE_ZEROES, NBD_CMD_REQ_ONE, 0, 512, NBD_EINVAL, NBD_EINVAL},
         {NBD_CMD_BLOCK_STATUS, 0, 1, SIZE, NBD_EINVAL, NBD_EINVAL},
         {NBD_CMD_BLOCK_STATUS, 0, 0, 0, NBD_EINVAL, NBD_EINVAL},
         {NBD_CMD_BLOCK_STATUS, NBD_CMD_DF, 0, 512, NBD_EINVAL, NBD_EINVAL},
@@ -768,22 +767,14 @@ each_status_has_its_error(void **state)
     static const struct {
         uint32_t read, write, trim, zero;
     } want[ST_STATUS_COUNT] = {
-        [ST_OK] = {0, 0, 0, 0},
-        [ST_RANGE] = {22, 28, 22, 28},
-        [ST_INVALID] = {22, 22, 22, 22},
-        [ST_UNSUPPORTED] = {22, 22, 22, 95},
-        [ST_READ_ONLY] = {1, 1, 1, 1},
-        [ST_NO_SPACE] = {28, 28, 28, 28},
-        [ST_IO] = {5, 5, 5, 5},
-        [ST_MEDIUM_READ] = {5, 5, 5, 5},
-        [ST_MEDIUM_WRITE] = {5, 5, 5, 5},
-        [ST_GUARD] = {5, 5, 5, 5},
-        [ST_APP_TAG] = {5, 5, 5, 5},
-        [ST_REF_TAG] = {5, 5, 5, 5},
-        [ST_MEMORY] = {5, 5, 5, 5},
-        [ST_CONFLICT] = {5, 5, 5, 5},
-        [ST_MISCOMPARE] = {5, 5, 5, 5},
-        [ST_PREEMPTED] = {5, 5, 5, 5},
+        [ST_OK] = {0, 0, 0, 0},           [ST_RANGE] = {22, 28, 22, 28},
+        [ST_INVALID] = {22, 22, 22, 22},  [ST_UNSUPPORTED] = {22, 22, 22, 95},
+        [ST_READ_ONLY] = {1, 1, 1, 1},    [ST_NO_SPACE] = {28, 28, 28, 28},
+        [ST_IO] = {5, 5, 5, 5},           [ST_MEDIUM_READ] = {5, 5, 5, 5},
+        [ST_MEDIUM_WRITE] = {5, 5, 5, 5}, [ST_GUARD] = {5, 5, 5, 5},
+        [ST_APP_TAG] = {5, 5, 5, 5},      [ST_REF_TAG] = {5, 5, 5, 5},
+        [ST_MEMORY] = {5, 5, 5, 5},       [ST_CONFLICT] = {5, 5, 5, 5},
+        [ST_MISCOMPARE] = {5, 5, 5, 5},   [ST_PREEMPTED] = {5, 5, 5, 5},
         [ST_ABORTED] = {5, 5, 5, 5},
     };
     struct fixture *f = *state;
@@ -802,9 +793,9 @@ each_status_has_its_error(void **state)
                              want[s].write);
             assert_int_equal(client_do(c, NBD_CMD_TRIM, 0, 0, 4096),
                              want[s].trim);
-            assert_int_equal(client_do(c, NBD_CMD_WRITE_ZEROES,
-                                       NBD_CMD_FAST_ZERO, 0, 4096),
-                             want[s].zero);
+            assert_int_equal(
+                client_do(c, NBD_CMD_WRITE_ZEROES, NBD_CMD_FAST_ZERO, 0, 4096),
+                want[s].zero);
             /* Large transfers fail as a whole, and the stream stays whole. */
             assert_int_equal(client_write_at(c, 0, 0, f->buf, 600000),
                              want[s].write);
@@ -824,8 +815,9 @@ slow_zeroes_are_not_fast(void **state)
 
     memset(st_testnode_bytes(f->node), 1, 8192);
     client_go(c, "", STRUCTURED);
-    assert_int_equal(client_do(c, NBD_CMD_WRITE_ZEROES, NBD_CMD_FAST_ZERO, 0,
-                               4096), NBD_ENOTSUP);
+    assert_int_equal(
+        client_do(c, NBD_CMD_WRITE_ZEROES, NBD_CMD_FAST_ZERO, 0, 4096),
+        NBD_ENOTSUP);
     assert_int_equal(st_testnode_bytes(f->node)[0], 1);
     assert_int_equal(client_do(c, NBD_CMD_WRITE_ZEROES, 0, 0, 4096), 0);
     assert_int_equal(st_testnode_bytes(f->node)[0], 0);
@@ -982,7 +974,7 @@ bad_request_magic_ends_only_its_connection(void **state)
     assert_int_equal(stats.clients_total, 2);
 }
 
-/* ---- Limits -------------------------------------------------------------------------- */
+/* ---- Limits -------------------------------------------------------------- */
 
 static void
 no_more_than_256_requests_at_once(void **state)
@@ -1007,8 +999,7 @@ static void
 who_never_reads_is_bounded_and_hurts_nobody(void **state)
 {
     struct fixture *f = *state;
-    struct st_cap_row *row =
-        &st_domain_caps(f->domain)->row[ST_CAP_NBD_MEMORY];
+    struct st_cap_row *row = &st_domain_caps(f->domain)->row[ST_CAP_NBD_MEMORY];
     struct client *good;
 
     row->limit = 32 << 20;
@@ -1035,8 +1026,7 @@ static void
 memory_cap_makes_wait_and_serves_all(void **state)
 {
     struct fixture *f = *state;
-    struct st_cap_row *row =
-        &st_domain_caps(f->domain)->row[ST_CAP_NBD_MEMORY];
+    struct st_cap_row *row = &st_domain_caps(f->domain)->row[ST_CAP_NBD_MEMORY];
     enum { N = 8, K = 12 };
 
     row->limit = 2 << 20;
@@ -1056,8 +1046,8 @@ memory_cap_makes_wait_and_serves_all(void **state)
     /* All at the same time: each gets its turn. */
     for (unsigned k = 0; k < K; k++)
         for (unsigned i = 0; i < N; i++)
-            assert_int_equal(
-                client_reply(&f->client[i], k, 0, f->buf, 200000), 0);
+            assert_int_equal(client_reply(&f->client[i], k, 0, f->buf, 200000),
+                             0);
     assert_true(row->peak <= row->limit);
 }
 
@@ -1065,8 +1055,7 @@ static void
 large_writes_share_a_small_cap(void **state)
 {
     struct fixture *f = *state;
-    struct st_cap_row *row =
-        &st_domain_caps(f->domain)->row[ST_CAP_NBD_MEMORY];
+    struct st_cap_row *row = &st_domain_caps(f->domain)->row[ST_CAP_NBD_MEMORY];
 
     row->limit = 1 << 20;
     for (unsigned i = 0; i < 4; i++) {
@@ -1149,8 +1138,8 @@ garbage_never_hurts(void **state)
         for (size_t k = 0; k < n; k++)
             b[k] = (uint8_t)st_rand_next(&r);
         for (size_t k = 0; k + 28 < n; k += 28 + st_rand_below(&r, 40)) {
-            be32 magic = be32_of(i % 3 == 2 ? NBD_REQUEST_EXT
-                                            : NBD_REQUEST_MAGIC);
+            be32 magic =
+                be32_of(i % 3 == 2 ? NBD_REQUEST_EXT : NBD_REQUEST_MAGIC);
 
             memcpy(b + k, &magic, 4); /* mostly plausible */
             b[k + 4] = b[k + 6] = 0;
@@ -1165,7 +1154,7 @@ garbage_never_hurts(void **state)
         turn(f);
 }
 
-/* ---- Listening and stopping ------------------------------------------------------------- */
+/* ---- Listening and stopping ---------------------------------------------- */
 
 static void
 listens_on_tcp(void **state)
@@ -1301,8 +1290,8 @@ main(void)
         T(export_name_that_fails_closes),
         T(long_names_and_options_are_refused),
         T(handshake_without_progress_ends),
-        cmocka_unit_test_setup_teardown(handshake_has_a_time_limit,
-                                        setup_hurry, teardown),
+        cmocka_unit_test_setup_teardown(handshake_has_a_time_limit, setup_hurry,
+                                        teardown),
         T(bad_option_magic_closes),
         T(transmission_flags_follow_the_disk),
         T(context_is_bound_to_its_export),
