@@ -143,21 +143,26 @@ fits(struct nbd_worker *w, uint64_t bytes)
 static bool
 obtain(struct nbd_worker *w, uint64_t bytes)
 {
-    uint64_t need;
+    struct st_caps *caps = w->server->caps;
+    uint64_t need, step;
 
     if (fits(w, bytes))
         return true;
-    need = w->used + w->cached + bytes - w->granted;
+    need = step = w->used + w->cached + bytes - w->granted;
     if (others_hungry(w)) {
         /* No more than a fair share, unless nothing of it will come back. */
         if (w->held && w->used + bytes > cap_of(w)->limit / w->server->nworkers)
             return false;
-    } else if (need < STEP) {
-        need = STEP;
+    } else {
+        step = st_max(need, STEP);
     }
-    if (!st_cap_take(w->server->caps, ST_CAP_NBD_MEMORY, need))
-        return false;
-    w->granted += need;
+    /* A whole step, or at the cap's end just what is needed. */
+    if (!st_cap_take(caps, ST_CAP_NBD_MEMORY, step)) {
+        if (step == need || !st_cap_take(caps, ST_CAP_NBD_MEMORY, need))
+            return false;
+        step = need;
+    }
+    w->granted += step;
     return true;
 }
 

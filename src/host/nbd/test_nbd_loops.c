@@ -21,6 +21,7 @@ struct world {
     struct st_node *node;
     struct st_disk *disk;
     struct st_nbd *nbd;
+    struct st_cap_row *row; /* of the memory */
     bool stopped;
     int rc;
     atomic_uint good, finished;
@@ -145,31 +146,54 @@ turn(struct st_loop *l)
 }
 
 static void
-sweep(uint64_t memory)
+open_world(struct world *w, uint64_t memory)
 {
-    struct world w = {0};
-    struct st_testnode_opts o = {.size = SIZE, .async = false};
+    struct st_testnode_opts o = {.size = SIZE};
     struct st_domain_opts d = {.poll_us = 20};
     struct st_nbd_opts n = {.nloops = LOOPS};
-    struct guest guest[CLIENTS], bad[CLIENTS];
-    struct st_cap_row *row;
     struct st_err err;
 
-    assert_int_equal(st_domain_create(&d, &w.domain, &err), 0);
-    row = &st_domain_caps(w.domain)->row[ST_CAP_NBD_MEMORY];
-    row->limit = memory;
-    assert_int_equal(st_loop_create(w.domain, &w.control, &err), 0);
+    assert_int_equal(st_domain_create(&d, &w->domain, &err), 0);
+    w->row = &st_domain_caps(w->domain)->row[ST_CAP_NBD_MEMORY];
+    w->row->limit = memory;
+    assert_int_equal(st_loop_create(w->domain, &w->control, &err), 0);
     for (unsigned i = 0; i < LOOPS; i++) {
-        assert_int_equal(st_loop_create(w.domain, &w.loop[i], &err), 0);
-        assert_int_equal(st_loop_start(w.loop[i], "io"), 0);
+        assert_int_equal(st_loop_create(w->domain, &w->loop[i], &err), 0);
+        assert_int_equal(st_loop_start(w->loop[i], "io"), 0);
     }
-    assert_int_equal(st_testnode_create(w.control, &o, &w.node, &err), 0);
+    assert_int_equal(st_testnode_create(w->control, &o, &w->node, &err), 0);
     assert_int_equal(
-        st_disk_create(w.control, w.node, "d", false, &w.disk, &err), 0);
-    n.control = w.control;
-    n.loops = w.loop;
-    assert_int_equal(st_nbd_create(&n, &w.nbd, &err), 0);
-    assert_int_equal(st_nbd_export(w.nbd, "", "", w.disk, false, &err), 0);
+        st_disk_create(w->control, w->node, "d", false, &w->disk, &err), 0);
+    n.control = w->control;
+    n.loops = w->loop;
+    assert_int_equal(st_nbd_create(&n, &w->nbd, &err), 0);
+    assert_int_equal(st_nbd_export(w->nbd, "", "", w->disk, false, &err), 0);
+}
+
+static void
+close_world(struct world *w)
+{
+    st_nbd_stop(w->nbd, 0, on_stopped, w);
+    assert_true(st_loop_wait(w->control, &w->stopped));
+    st_nbd_destroy(w->nbd);
+    assert_int_equal(w->row->used, 0);
+    for (unsigned i = 0; i < LOOPS; i++) {
+        st_loop_join(w->loop[i]);
+        st_loop_destroy(w->loop[i]);
+    }
+    assert_null(st_testnode_complaint(w->node));
+    st_disk_destroy(w->disk);
+    st_loop_destroy(w->control);
+    st_domain_destroy(w->domain);
+}
+
+static void
+sweep(uint64_t memory)
+{
+    struct guest guest[CLIENTS], bad[CLIENTS];
+    struct world w = {0};
+
+    open_world(&w, memory);
     for (unsigned i = 0; i < CLIENTS; i++) {
         start(&w, &bad[i], rude, i);
         start(&w, &guest[i], diligent, i);
@@ -183,21 +207,10 @@ sweep(uint64_t memory)
         pthread_join(bad[i].thread, NULL);
     }
     assert_int_equal(w.good, CLIENTS * ROUNDS);
-    assert_true(row->peak <= row->limit);
+    assert_true(w.row->peak <= w.row->limit);
     start(&w, &bad[0], blind, 1); /* still busy when it stops */
-    st_nbd_stop(w.nbd, 0, on_stopped, &w);
-    assert_true(st_loop_wait(w.control, &w.stopped));
+    close_world(&w);
     pthread_join(bad[0].thread, NULL);
-    st_nbd_destroy(w.nbd);
-    assert_int_equal(row->used, 0);
-    for (unsigned i = 0; i < LOOPS; i++) {
-        st_loop_join(w.loop[i]);
-        st_loop_destroy(w.loop[i]);
-    }
-    assert_null(st_testnode_complaint(w.node));
-    st_disk_destroy(w.disk);
-    st_loop_destroy(w.control);
-    st_domain_destroy(w.domain);
 }
 
 static void
@@ -214,12 +227,39 @@ loops_share_a_small_memory_cap(void **state)
     sweep(UINT64_C(3) << 20);
 }
 
+/* The first loop takes all the memory, uses it, and goes idle with it. */
+static void
+an_idle_loop_gives_up_its_memory(void **state)
+{
+    struct client c[2] = {{.fd = -1}, {.fd = -1}};
+    uint8_t *buf = malloc(PART);
+    struct world w = {0};
+    struct st_err err;
+    int fd[2];
+
+    (void)state;
+    open_world(&w, 1 << 20);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), 0);
+        c[i].fd = fd[0];
+        assert_int_equal(st_nbd_connection(w.nbd, fd[1], NULL, NULL, &err), 0);
+        client_go(&c[i], "", STRUCTURED);
+        assert_int_equal(client_read_at(&c[i], 0, 0, buf, 256 << 10), 0);
+        assert_int_equal(client_write_at(&c[i], 0, 0, buf, 256 << 10), 0);
+    }
+    close(c[0].fd);
+    close(c[1].fd);
+    close_world(&w);
+    free(buf);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(clients_on_many_loops_keep_their_data),
         cmocka_unit_test(loops_share_a_small_memory_cap),
+        cmocka_unit_test(an_idle_loop_gives_up_its_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
