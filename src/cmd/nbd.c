@@ -255,12 +255,13 @@ nbd_run(const struct st_cmd_args *a)
         if (s.rc == -ETIMEDOUT)
             _exit(status); /* what was abandoned may still use the rest */
         st_nbd_destroy(s.nbd);
+        /* The threads first: what they still have to say is about disks. */
+        for (unsigned i = 0; i < s.nloops; i++)
+            st_loop_join(s.loop[i]);
         for (unsigned i = 0; i < s.nexports; i++)
             st_disk_destroy(s.export[i].disk);
-        for (unsigned i = 0; i < s.nloops; i++) {
-            st_loop_join(s.loop[i]);
+        for (unsigned i = 0; i < s.nloops; i++)
             st_loop_destroy(s.loop[i]);
-        }
         st_cmd_world_close(&s.world);
     }
     for (unsigned i = 0; i < s.nexports; i++)
