@@ -43,7 +43,8 @@ realloc(void *p, size_t n)
     return __libc_realloc(p, n);
 }
 
-/* ---- An empty decorator, and a node that answers at once ------------------ */
+/* ---- An empty decorator, and a node that answers at once ------------------
+ */
 
 struct empty_chan {
     struct st_chan base;
@@ -67,8 +68,7 @@ empty_submit(struct st_chan *c, struct st_req *req)
 static void
 null_submit(struct st_chan *c, struct st_req *req)
 {
-    st_finish(c->loop, req,
-              st_node_range_ok(c->node, req) ? ST_OK : ST_RANGE);
+    st_finish(c->loop, req, st_node_range_ok(c->node, req) ? ST_OK : ST_RANGE);
 }
 
 static int
@@ -113,7 +113,7 @@ static const struct st_node_ops null_ops = {
     .close = empty_close,
 };
 
-/* ---- The load ---------------------------------------------------------------- */
+/* ---- The load ---- */
 
 struct load {
     struct st_chan *chan;
@@ -187,8 +187,8 @@ main(int argc, char **argv)
     st_loop_wait(loop, &load.done);
     clock_gettime(CLOCK_MONOTONIC, &b);
     ns = (double)(b.tv_sec - a.tv_sec) * 1e9 + (double)(b.tv_nsec - a.tv_nsec);
-    printf("layers %u  ns/request %.1f  mallocs %lu\n", n, ns / (double)requests,
-           mallocs - before);
+    printf("layers %u  ns/request %.1f  mallocs %lu\n", n,
+           ns / (double)requests, mallocs - before);
     st_disk_close_chan(load.chan);
     st_disk_destroy(disk);
     st_loop_destroy(loop);

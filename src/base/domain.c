@@ -128,7 +128,7 @@ st_domain_is_virtual(const struct st_domain *d)
     return st_domain_virtual(d);
 }
 
-/* ---- Virtual stepping ------------------------------------------------- */
+/* ---- Virtual stepping ---- */
 
 static void
 step_io(struct st_domain *d)

@@ -168,7 +168,7 @@ uring_attach(struct st_engine *e)
     return 0;
 }
 
-/* ---- Submission ------------------------------------------------------- */
+/* ---- Submission ---- */
 
 /* NULL when the ring is full and the kernel takes nothing now. */
 static struct io_uring_sqe *
@@ -293,7 +293,7 @@ uring_cancel(struct st_engine *e, struct st_io *io)
     sqe->user_data = 0;
 }
 
-/* ---- Completion ------------------------------------------------------- */
+/* ---- Completion ---- */
 
 static void
 uring_watch_event(struct uring *u, struct st_watch_half *h, int res, bool more)
@@ -385,7 +385,7 @@ uring_poll(struct st_engine *e, int64_t wait_ns)
     uring_collect(u);
 }
 
-/* ---- Watches and files ------------------------------------------------ */
+/* ---- Watches and files ---- */
 
 static int
 uring_watch(struct st_engine *e, struct st_watch *w)

@@ -48,7 +48,7 @@ loop_clock(const struct st_loop_impl *l)
     return st_domain_virtual(d) ? d->clock : st_clock_ns();
 }
 
-/* ---- Mailbox ---------------------------------------------------------- */
+/* ---- Mailbox ---- */
 
 static void
 loop_wake(struct st_loop_impl *l)
@@ -103,7 +103,7 @@ st_retract(struct st_loop *loop, struct st_task *t)
         loop->ready_tail = p;
 }
 
-/* ---- Turns ------------------------------------------------------------ */
+/* ---- Turns ---- */
 
 /* Run a list as it is now; what is added meanwhile waits for the next time. */
 static bool
@@ -304,7 +304,7 @@ st_loop_here(const struct st_loop *loop)
                pthread_self();
 }
 
-/* ---- A thread for a loop ---------------------------------------------- */
+/* ---- A thread for a loop ---- */
 
 static void *
 loop_main(void *arg)
@@ -344,7 +344,7 @@ st_loop_join(struct st_loop *loop)
     l->started = false;
 }
 
-/* ---- Creation --------------------------------------------------------- */
+/* ---- Creation ---- */
 
 static void
 loop_bell_rang(struct st_watch *w, unsigned events)
@@ -465,7 +465,7 @@ st_loop_destroy(struct st_loop *loop)
     pthread_mutex_unlock(&d->lock);
 }
 
-/* ---- The way to the engine and the pool ------------------------------- */
+/* ---- The way to the engine and the pool ---- */
 
 int
 st_watch_add(struct st_loop *loop, struct st_watch *w)

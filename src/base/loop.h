@@ -39,7 +39,7 @@ struct st_loop;
 struct st_domain;
 struct st_seam;
 
-/* ---- Domains ---------------------------------------------------------- */
+/* ---- Domains ---- */
 
 struct st_domain_opts {
     const char *engine;       /* "auto" (NULL), "io_uring", "threads" or
@@ -67,7 +67,7 @@ bool st_domain_is_virtual(const struct st_domain *d);
  * more: no task, no I/O, no job, no timer. */
 bool st_domain_step(struct st_domain *d);
 
-/* ---- Tasks and turns -------------------------------------------------- */
+/* ---- Tasks and turns ---- */
 
 /* Something to run on a loop. Owned by whoever embeds it; on at most one list
  * at a time. */
@@ -144,7 +144,7 @@ void st_loop_join(struct st_loop *l);
 /* Is this the thread that turns L? (In a virtual domain: always.) */
 bool st_loop_here(const struct st_loop *l);
 
-/* ---- Timers ----------------------------------------------------------- */
+/* ---- Timers ---- */
 
 struct st_timer {
     uint64_t at;   /* ns, in the loop's clock */
@@ -159,7 +159,7 @@ void st_timer_set(struct st_loop *l, struct st_timer *t, uint64_t at);
 /* Harmless on a timer that is not set (zero-initialised). */
 void st_timer_stop(struct st_loop *l, struct st_timer *t);
 
-/* ---- Watches ---------------------------------------------------------- */
+/* ---- Watches ---- */
 
 /* Tell when FD becomes readable or writable, *edge-triggered*: the user drains
  * until EAGAIN. Errors and hang-ups report as both. */
@@ -177,7 +177,7 @@ int st_watch_add(struct st_loop *l, struct st_watch *w);
 /* W is not called any more from now on, and its memory is the caller's. */
 void st_watch_remove(struct st_loop *l, struct st_watch *w);
 
-/* ---- File I/O --------------------------------------------------------- */
+/* ---- File I/O ---- */
 
 enum st_io_op {
     ST_IO_READ,
@@ -221,7 +221,7 @@ void st_io_cancel(struct st_loop *l, struct st_io *io);
 int st_file_register(struct st_loop *l, int fd);
 void st_file_unregister(struct st_loop *l, int slot);
 
-/* ---- Blocking work ---------------------------------------------------- */
+/* ---- Blocking work ---- */
 
 /* A job for the worker pool. WORK runs on some worker thread and may block; it
  * touches only what the job holds. Then DONE runs on the loop it came from. */
@@ -236,7 +236,7 @@ struct st_job {
  * thread can be started at all, WORK runs here. */
 void st_job_start(struct st_loop *l, struct st_job *j);
 
-/* ---- Memory that others may still be reading -------------------------- */
+/* ---- Memory that others may still be reading ---- */
 
 struct st_deferred {
     struct st_deferred *next;

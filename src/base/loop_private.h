@@ -23,7 +23,7 @@
 #include "loop.h"
 #include "rand.h"
 
-/* ---- A loop ----------------------------------------------------------- */
+/* ---- A loop ---- */
 
 /* Published in st_loop_impl.epoch instead of an epoch. */
 enum {
@@ -86,7 +86,7 @@ bool st_loop_runnable(const struct st_loop_impl *l);
 /* Real monotonic clock, ns. */
 uint64_t st_clock_ns(void);
 
-/* ---- timer.c ---------------------------------------------------------- */
+/* ---- timer.c ---- */
 
 enum { ST_TIMERS_MAX = 1 << 20 }; /* address space only: 8 MiB */
 
@@ -95,7 +95,7 @@ bool st_timer_due(const struct st_loop_impl *l, uint64_t now);
 /* Fire what is due at the loop's now. Was there any? */
 bool st_timer_fire(struct st_loop_impl *l);
 
-/* ---- A domain --------------------------------------------------------- */
+/* ---- A domain ---- */
 
 struct st_pool;
 
@@ -126,7 +126,7 @@ st_domain_virtual(const struct st_domain *d)
     return d->ops == &st_engine_virtual;
 }
 
-/* ---- defer.c ---------------------------------------------------------- */
+/* ---- defer.c ---- */
 
 /* This loop begins a turn; it goes to sleep or is not turned any more. */
 void st_defer_enter(struct st_loop_impl *l);
@@ -138,7 +138,7 @@ void st_defer_collect(struct st_loop_impl *l);
 /* Leave what is left to the domain, which frees it at its end. */
 void st_defer_orphan(struct st_loop_impl *l);
 
-/* ---- pool.c ----------------------------------------------------------- */
+/* ---- pool.c ---- */
 
 struct st_pool *st_pool_create(struct st_caps *caps); /* NULL: no memory */
 void st_pool_destroy(struct st_pool *p);              /* joins the workers */
@@ -154,7 +154,7 @@ bool st_pool_cancel(struct st_pool *p, struct st_io *io);
 /* engine_threads.c: IO (of that engine) has been executed. Any thread. */
 void st_threads_done(struct st_io *io);
 
-/* ---- watch.c ---------------------------------------------------------- */
+/* ---- watch.c ---- */
 
 /* The engine's half of a watch: what the kernel and the ready list point at,
  * so that the user's half can go away at any moment. It is freed when it is

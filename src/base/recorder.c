@@ -151,7 +151,7 @@ st_recorder_reset(struct st_recorder *r)
     pthread_mutex_unlock(&r->lock);
 }
 
-/* ---- Images ----------------------------------------------------------- */
+/* ---- Images ---- */
 
 struct image {
     const struct record *log;

@@ -318,7 +318,7 @@ cancelled_io_completes_once(void **state)
     close(pipes[1]);
 }
 
-/* ---- Watches ---------------------------------------------------------- */
+/* ---- Watches ---- */
 
 struct test_watch {
     struct st_watch w; /* first */

@@ -89,7 +89,7 @@ tasks_run_in_order_and_end_tasks_last(void **state)
     world_close(w);
 }
 
-/* ---- Timers ----------------------------------------------------------- */
+/* ---- Timers ---- */
 
 struct clock_say {
     struct st_timer timer;
@@ -171,7 +171,7 @@ many_timers_fire_sorted(void **state)
     world_close(w);
 }
 
-/* ---- Posts ------------------------------------------------------------ */
+/* ---- Posts ---- */
 
 enum { SENDERS = 4, MESSAGES = 25000 };
 
@@ -304,7 +304,7 @@ nothing(struct errand *e)
     (void)e;
 }
 
-/* ---- Sleep ------------------------------------------------------------ */
+/* ---- Sleep ---- */
 
 static void
 switches(struct errand *e)
@@ -366,7 +366,7 @@ spinning_adapts(void **state)
     world_close(w);
 }
 
-/* ---- Deferred frees --------------------------------------------------- */
+/* ---- Deferred frees ---- */
 
 struct table {
     struct st_deferred defer;
@@ -505,7 +505,7 @@ deferred_memory_waits_for_a_turn_in_progress(void **state)
     world_close(w);
 }
 
-/* ---- Jobs ------------------------------------------------------------- */
+/* ---- Jobs ---- */
 
 struct work {
     struct st_job job;
@@ -568,7 +568,7 @@ jobs_pass_a_hung_one(void **state)
     world_close(w);
 }
 
-/* ---- Virtual domains -------------------------------------------------- */
+/* ---- Virtual domains ---- */
 
 static void
 seeds_choose_and_repeat_the_order(void **state)

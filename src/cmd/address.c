@@ -20,7 +20,7 @@
 
 enum { BACKLOG = 128, NOBODY = UINT32_MAX };
 
-/* ---- Words ------------------------------------------------------------ */
+/* ---- Words ---- */
 
 static int
 parse_unix(struct st_cmd_address *a, const char *path, const char *mode,
@@ -125,7 +125,7 @@ st_cmd_address_parse(struct st_cmd_address *a, const char *unix_text,
     return rc;
 }
 
-/* ---- Sockets ---------------------------------------------------------- */
+/* ---- Sockets ---- */
 
 /* Bind; where a socket lies that nobody listens at any more, instead of it. */
 static int

@@ -84,7 +84,7 @@ clock_ns(clockid_t id)
     return (uint64_t)ts.tv_sec * SECOND + (uint64_t)ts.tv_nsec;
 }
 
-/* ---- A job, on its loop ----------------------------------------------- */
+/* ---- A job, on its loop ---- */
 
 static void
 job_end(struct job *j)
@@ -157,7 +157,7 @@ job_begin(struct st_task *t)
     }
 }
 
-/* ---- Control ---------------------------------------------------------- */
+/* ---- Control ---- */
 
 static void
 job_ended(struct st_task *t)
@@ -261,7 +261,7 @@ report(struct bench *b, bool as_json)
            (double)p50 / 1e3, (double)p99 / 1e3, cpu / ops);
 }
 
-/* ---- The command ------------------------------------------------------ */
+/* ---- The command ---- */
 
 static int
 parse(struct bench *b, const struct st_cmd_args *a)

@@ -37,7 +37,7 @@ st_cmd_fail_rc(int rc, const struct st_err *err)
     return st_cmd_fail(usage ? ST_EXIT_USAGE : ST_EXIT_FAILED, "%s", err->text);
 }
 
-/* ---- Options ---------------------------------------------------------- */
+/* ---- Options ---- */
 
 static int
 cmd_help(const struct st_cmd *c)
@@ -166,7 +166,7 @@ st_cmd_run(const struct st_cmd *c, int argc, char **argv)
     return status;
 }
 
-/* ---- The world -------------------------------------------------------- */
+/* ---- The world ---- */
 
 static void
 log_line(void *arg, enum st_level level, const char *line)

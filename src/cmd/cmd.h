@@ -72,7 +72,7 @@ int st_cmd_fail(int status, const char *fmt, ...)
  * itself is ST_EXIT_USAGE. */
 int st_cmd_fail_rc(int rc, const struct st_err *err);
 
-/* ---- The world: what would be global ---------------------------------- */
+/* ---- The world: what would be global ---- */
 
 struct st_cmd_world {
     struct st_log log, notice; /* to standard error; NOTICE whatever -v says */
@@ -107,7 +107,7 @@ void st_cmd_world_close(struct st_cmd_world *w);
 int st_cmd_disk_open(struct st_cmd_world *w, const char *spec, const char *name,
                      bool read_only, struct st_disk **out);
 
-/* ---- tree.c ----------------------------------------------------------- */
+/* ---- tree.c ---- */
 
 /* A disk with its properties and counters, and the tree below it. Sizes and
  * counters are numbers. Gives a reference. Home loop.
@@ -118,7 +118,7 @@ json_t *st_cmd_tree(struct st_disk *d);
 /* The same for people. */
 void st_cmd_tree_print(FILE *out, struct st_disk *d);
 
-/* ---- address.c: where a server listens -------------------------------- */
+/* ---- address.c: where a server listens ---- */
 
 struct st_cmd_address {
     char path[108];          /* Unix socket, or "" */

@@ -101,7 +101,7 @@ default_threads(void)
     return n <= 2 ? 1 : n < 8 ? (unsigned)n / 2 : 4;
 }
 
-/* ---- The end ---------------------------------------------------------- */
+/* ---- The end ---- */
 
 static void
 server_stopped(void *arg, int rc)
@@ -155,7 +155,7 @@ server_signal(struct st_cmd_world *w, int signal)
         server_stop(s);
 }
 
-/* ---- The beginning ---------------------------------------------------- */
+/* ---- The beginning ---- */
 
 /* From disks to the moment when clients can come. 0 or -errno. */
 static int

@@ -169,7 +169,7 @@ st_disk_detach(struct st_disk *d, uint16_t nexus)
     pthread_mutex_unlock(&d->mutex);
 }
 
-/* ---- Listeners -------------------------------------------------------------------- */
+/* ---- Listeners ---- */
 
 static void
 listener_run(struct st_task *t)
@@ -236,7 +236,7 @@ disk_publish(struct st_disk *d, unsigned events)
     pthread_mutex_unlock(&d->mutex);
 }
 
-/* ---- Statistics ---------------------------------------------------------------------- */
+/* ---- Statistics ---- */
 
 void
 stats_merge(struct chan_stats *to, const struct chan_stats *from)
@@ -325,6 +325,7 @@ st_disk_inspect(struct st_disk *d, struct st_inspect *v)
     v->u64(v, "emulated", s.emulated);
     v->u64(v, "retried", s.retried);
     v->u64(v, "in_flight", s.in_flight);
+    v->u64(v, "oldest_age_ns", s.oldest_ns ? d->home->now - s.oldest_ns : 0);
     v->u64(v, "flush_failed", s.flush_failed);
     v->u64(v, "stopped", s.stopped);
     v->u64(v, "read_p50_ns", st_hist_quantile(&s.latency[ST_OP_READ], 0.5));

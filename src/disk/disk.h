@@ -38,9 +38,8 @@ enum { ST_NEXUS_NONE = 0, ST_NEXUS_MAX = 4095 };
 /* Make a disk above NODE (taken on success only). Runs st_node_check. NAME is
  * copied. READ_ONLY adds to what the node says. 0 or -errno with a sentence.
  * Home loop. */
-int st_disk_create(struct st_loop *home, struct st_node *node,
-                   const char *name, bool read_only, struct st_disk **out,
-                   struct st_err *err);
+int st_disk_create(struct st_loop *home, struct st_node *node, const char *name,
+                   bool read_only, struct st_disk **out, struct st_err *err);
 
 /* Close the disk and its tree: no channel, listener or edit is left
  * (asserted). NULL is fine. Home loop. */
@@ -66,7 +65,7 @@ struct st_node *st_disk_node(const struct st_disk *d);
 uint16_t st_disk_attach(struct st_disk *d);
 void st_disk_detach(struct st_disk *d, uint16_t nexus);
 
-/* ---- Channels ---------------------------------------------------------- */
+/* ---- Channels ---- */
 
 /* This loop's door. Takes any operation, any alignment, any buffer. 0 or
  * -errno. On loop L. */
@@ -76,7 +75,7 @@ int st_disk_open_chan(struct st_disk *d, struct st_loop *l,
 /* No request is in it (asserted). On its loop. */
 void st_disk_close_chan(struct st_chan *c);
 
-/* ---- Events -------------------------------------------------------------- */
+/* ---- Events ---- */
 
 /* Hears of a disk's events on its own loop: one call for all that came since
  * the last (a flag and the latest size, never a queue). */
@@ -98,7 +97,8 @@ void st_disk_listen(struct st_disk *d, struct st_listener *l);
 /* No EVENT is called once GONE was, on the listener's loop. Any thread. */
 void st_disk_unlisten(struct st_listener *l);
 
-/* ---- Edits: serial jobs on the home loop ----------------------------------- */
+/* ---- Edits: serial jobs on the home loop -----------------------------------
+ */
 
 enum st_quiesce {
     ST_PARK,   /* new requests wait for st_disk_resume */
@@ -112,7 +112,7 @@ enum st_quiesce {
 struct st_edit {
     void (*done)(struct st_edit *e, int rc);
     void *arg;
-    unsigned orphans; /* out, for st_disk_quiesce */
+    unsigned orphans;  /* out, for st_disk_quiesce */
     struct st_err err; /* out: a sentence when rc < 0 */
     /* The disk's own. */
     struct st_list link;
@@ -170,7 +170,8 @@ enum st_policy st_disk_policy(const struct st_disk *d);
 void st_disk_set_conflict(struct st_disk *d, uint16_t nexus, bool read,
                           bool write, struct st_edit *e);
 
-/* ---- What it did ------------------------------------------------------------ */
+/* ---- What it did ------------------------------------------------------------
+ */
 
 struct st_disk_stats {
     uint64_t ops[ST_OP_COUNT];    /* completed */
@@ -189,7 +190,7 @@ struct st_disk_stats {
 /* A sum over all channels, past and present. Any thread. */
 void st_disk_stats(struct st_disk *d, struct st_disk_stats *out);
 
-/* The value names of the disk itself (spec: inspect tree). Any thread. */
+/* The value names of the disk itself (spec: inspect tree). Home loop. */
 void st_disk_inspect(struct st_disk *d, struct st_inspect *v);
 
 #endif

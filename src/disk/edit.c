@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- The queue ------------------------------------------------------------------ */
+/* ---- The queue ---- */
 
 static void
 edit_run(struct st_task *t)
@@ -69,7 +69,7 @@ edit_done(struct st_edit *e, int rc)
     e->done(e, rc);
 }
 
-/* ---- The gate, as an edit uses it -------------------------------------------------- */
+/* ---- The gate, as an edit uses it ---- */
 
 static void
 set_edit_gate(struct st_disk *d, bool closed)
@@ -103,7 +103,7 @@ with_gate_closed(struct st_edit *e, void (*next)(struct st_edit *e, int rc))
     gate_close(e, next);
 }
 
-/* ---- Pause and resume --------------------------------------------------------------- */
+/* ---- Pause and resume ---- */
 
 static void
 quiesce_start(struct st_edit *e)
@@ -139,7 +139,7 @@ st_disk_resume(struct st_disk *d, struct st_edit *e)
     edit_queue(d, e, resume_start);
 }
 
-/* ---- Insert and remove ------------------------------------------------------------------ */
+/* ---- Insert and remove ---- */
 
 /* Put NODE where the top is, or below PARENT: a new edition of the tree. Only
  * pointers change, since other loops read the properties of what stays. */
@@ -170,7 +170,8 @@ same_face(const struct st_props *a, const struct st_props *b)
 }
 
 /* Take N out of the tree (remove, or an insert that failed): its child is in
- * its place. N goes on pointing at the child, whose old doors lead through it. */
+ * its place. N goes on pointing at the child, whose old doors lead through it.
+ */
 static void
 unlink_node(struct st_disk *d, struct st_node *n)
 {
@@ -364,7 +365,7 @@ st_disk_remove(struct st_disk *d, const char *kind, uint64_t timeout_ns,
     edit_queue(d, e, remove_start);
 }
 
-/* ---- Resize --------------------------------------------------------------------------------- */
+/* ---- Resize ---- */
 
 static void
 publish_size(struct st_disk *d, unsigned events)
@@ -433,7 +434,7 @@ st_disk_resize(struct st_disk *d, uint64_t size, struct st_edit *e)
     edit_queue(d, e, resize_start);
 }
 
-/* ---- What the tree and the channels say by themselves ------------------------------------------ */
+/* ---- What the tree and the channels say by themselves ---- */
 
 static void
 own_done(struct st_edit *e, int rc)
@@ -504,7 +505,7 @@ edit_event(struct st_task *t)
     }
 }
 
-/* ---- Conflicts ------------------------------------------------------------------------------------ */
+/* ---- Conflicts ---- */
 
 static void
 chan_conflicts(struct root_msg *m)

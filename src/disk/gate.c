@@ -16,7 +16,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* ---- Broadcasts ------------------------------------------------------------- */
+/* ---- Broadcasts -------------------------------------------------------------
+ */
 
 static void
 msg_run(struct st_task *t)
@@ -99,7 +100,7 @@ bcast_ack(struct root_msg *m, int err)
     one_less(b);
 }
 
-/* ---- The gate ----------------------------------------------------------------- */
+/* ---- The gate ---- */
 
 enum gate
 gate_wanted(const struct st_disk *d)

@@ -32,8 +32,7 @@ static bool
 obstructs(const struct range_lock *l, const struct st_req *req)
 {
     return (ST_BIT(req->op) & ST_OPS_MODIFY) &&
-           !(req->flags & ST_REQ_LOCKING) &&
-           overlaps(l, req->offset, req->len);
+           !(req->flags & ST_REQ_LOCKING) && overlaps(l, req->offset, req->len);
 }
 
 static void

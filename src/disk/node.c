@@ -88,8 +88,8 @@ st_node_check(const struct st_node *n, struct st_err *err)
                           n->label, (unsigned long long)st_node_size(n),
                           p->sector_size);
     if (!(p->performs & ST_BIT(ST_OP_READ)) ||
-        (!p->read_only && (~p->performs & (ST_BIT(ST_OP_WRITE) |
-                                           ST_BIT(ST_OP_FLUSH)))))
+        (!p->read_only &&
+         (~p->performs & (ST_BIT(ST_OP_WRITE) | ST_BIT(ST_OP_FLUSH)))))
         return st_err_set(err, EINVAL,
                           "%s: does not perform read, write and flush",
                           n->label);

@@ -46,17 +46,17 @@ enum st_unmap {
 
 /* Constant for the life of a node (the size is not: st_node.size). */
 struct st_props {
-    uint32_t performs;    /* ST_BIT(op) | ... */
-    uint32_t sector_size; /* bytes, power of two, >= 512 */
+    uint32_t performs;             /* ST_BIT(op) | ... */
+    uint32_t sector_size;          /* bytes, power of two, >= 512 */
     uint32_t physical_sector_size; /* bytes, power of two, >= sector_size */
-    uint32_t mem_align; /* bytes, power of two: buffer addresses and segment
-                         * lengths must be multiples, else the root bounces */
+    uint32_t mem_align;    /* bytes, power of two: buffer addresses and segment
+                            * lengths must be multiples, else the root bounces */
     uint32_t max_segments; /* of one read or write; 0 = any; root bounces */
     uint32_t unmap_granularity; /* bytes; 0: unmap is not offered */
     enum st_unmap unmap;
-    bool fua;        /* ST_REQ_FUA is honoured; else the root flushes */
+    bool fua; /* ST_REQ_FUA is honoured; else the root flushes */
     bool read_only;
-    bool fast_zero;  /* write_zeroes is faster than writing */
+    bool fast_zero; /* write_zeroes is faster than writing */
     bool rotational;
     bool has_id;
     uint8_t id[16]; /* natural identity, shown to guests */
@@ -113,8 +113,8 @@ struct st_node_ops {
     /* Layers, optional: what is present at OFFSET, and for how many of the
      * LEN bytes (*RUN > 0). At once, without I/O; on the loop. An answer may
      * be outdated by a concurrent write, never by anything else. */
-    enum st_presence (*lookup)(struct st_chan *c, uint64_t offset,
-                               uint64_t len, uint64_t *run);
+    enum st_presence (*lookup)(struct st_chan *c, uint64_t offset, uint64_t len,
+                               uint64_t *run);
 
     /* Layers, optional: become usable above LOWER (NULL at the bottom), whose
      * properties and size may be inherited. 0 or -errno with a sentence. */
@@ -145,9 +145,9 @@ struct st_node_ops {
 struct st_node {
     const struct st_node_ops *ops;
     struct st_props props;
-    _Atomic uint64_t size; /* bytes, a multiple of the sector size */
-    char label[96];        /* what it was made of, without secrets */
-    struct st_loop *home;  /* borrowed: where it was made; its log and caps */
+    _Atomic uint64_t size;  /* bytes, a multiple of the sector size */
+    char label[96];         /* what it was made of, without secrets */
+    struct st_loop *home;   /* borrowed: where it was made; its log and caps */
     struct st_node **child; /* owned */
     unsigned nchild;
     /* Who hears of events: the parent, or else the root's hook, which is set

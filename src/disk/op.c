@@ -43,11 +43,11 @@ struct op_buffer {
 };
 
 enum step {
-    STEP_PIECE,     /* look what comes next */
-    STEP_TRANSFER,  /* whole sectors are under way */
-    STEP_READ,      /* partial: the old sectors are being read */
-    STEP_WRITE,     /* partial: the merged ones are being written */
-    STEP_FLUSH,     /* the FUA of it all */
+    STEP_PIECE,    /* look what comes next */
+    STEP_TRANSFER, /* whole sectors are under way */
+    STEP_READ,     /* partial: the old sectors are being read */
+    STEP_WRITE,    /* partial: the merged ones are being written */
+    STEP_FLUSH,    /* the FUA of it all */
 };
 
 struct root_op {
@@ -62,7 +62,7 @@ struct root_op {
     enum step step;
     bool locked, cancelled, ended;
     enum st_status status; /* while the lock is let go */
-    struct st_req kid; /* frames behind */
+    struct st_req kid;     /* frames behind */
 };
 
 static void op_next(struct root_op *op);
@@ -71,7 +71,7 @@ static void op_granted(struct range_lock *l);
 static void op_released(struct range_lock *l);
 static void serve_waiting(struct st_task *t);
 
-/* ---- The channel's stock of ops and buffers ----------------------------------- */
+/* ---- The channel's stock of ops and buffers ---- */
 
 void
 op_init(struct root_chan *rc)
@@ -234,7 +234,7 @@ op_put(struct root_op *op)
     wake_waiting(rc);
 }
 
-/* ---- The end ---------------------------------------------------------------------- */
+/* ---- The end ---- */
 
 static void
 op_end(struct root_op *op, enum st_status status)
@@ -265,7 +265,7 @@ op_released(struct range_lock *l)
     op_end(op, op->status);
 }
 
-/* ---- Pieces ------------------------------------------------------------------------ */
+/* ---- Pieces ---- */
 
 static void
 kid_go(struct root_op *op, enum st_op what, uint64_t offset, uint64_t len,
@@ -449,8 +449,7 @@ op_next(struct root_op *op)
             piece_whole(op);
         return;
     }
-    if ((req->flags & rc->slow_flags & ST_REQ_FUA) &&
-        op->step != STEP_FLUSH) {
+    if ((req->flags & rc->slow_flags & ST_REQ_FUA) && op->step != STEP_FLUSH) {
         if (atomic_load(&rc->disk->flush_failed)) {
             op_end(op, ST_IO);
             return;
@@ -482,8 +481,8 @@ op_carry(struct root_op *op)
         uint64_t up = req->op == ST_OP_UNMAP ? mask : 0;
 
         kid->offset = (req->offset + up) & ~mask;
-        kid->len = ((req->offset + req->len + (mask - up)) & ~mask) -
-                   kid->offset;
+        kid->len =
+            ((req->offset + req->len + (mask - up)) & ~mask) - kid->offset;
         if ((int64_t)kid->len <= 0) {
             op_end(op, ST_OK);
             return;
@@ -543,14 +542,14 @@ kid_done(struct st_req *kid)
     op_next(op);
 }
 
-/* ---- The start ---------------------------------------------------------------------- */
+/* ---- The start ---- */
 
 /* In pieces (op_next), or carried as a whole (op_carry)? */
 static bool
 in_pieces(const struct st_req *req)
 {
-    return (ST_BIT(req->op) & ST_OPS_RANGED) &&
-           req->op != ST_OP_BLOCK_STATUS && req->op != ST_OP_UNMAP;
+    return (ST_BIT(req->op) & ST_OPS_RANGED) && req->op != ST_OP_BLOCK_STATUS &&
+           req->op != ST_OP_UNMAP;
 }
 
 static bool
@@ -592,9 +591,9 @@ op_start(struct root_chan *rc, struct st_req *req)
     if (req->flags & ST_REQ_LOCKING) {
         /* Whole sectors: two writers of one sector must not merge at once. */
         op->lock.offset = req->offset & ~rc->sector_mask;
-        op->lock.len = st_align_up(req->offset + req->len,
-                                   rc->sector_mask + 1) -
-                       op->lock.offset;
+        op->lock.len =
+            st_align_up(req->offset + req->len, rc->sector_mask + 1) -
+            op->lock.offset;
         op->lock.owner = rc;
         op->lock.granted = op_granted;
         op->lock.released = op_released;

@@ -32,11 +32,11 @@ struct st_req;
 
 enum st_op {
     ST_OP_READ,
-    ST_OP_WRITE,        /* + ST_REQ_FUA */
-    ST_OP_FLUSH,        /* all completed before is durable; offset, len unused */
-    ST_OP_UNMAP,        /* st_props.unmap says what is read afterwards */
-    ST_OP_WRITE_ZEROES, /* + ST_REQ_FUA, ST_REQ_MAY_UNMAP, ST_REQ_FAST */
-    ST_OP_BLOCK_STATUS, /* answers in st_req.extent */
+    ST_OP_WRITE, /* + ST_REQ_FUA */
+    ST_OP_FLUSH, /* all completed before is durable; offset, len unused */
+    ST_OP_UNMAP, /* st_props.unmap says what is read afterwards */
+    ST_OP_WRITE_ZEROES,      /* + ST_REQ_FUA, ST_REQ_MAY_UNMAP, ST_REQ_FAST */
+    ST_OP_BLOCK_STATUS,      /* answers in st_req.extent */
     ST_OP_COMPARE_AND_WRITE, /* buf: len bytes to compare, then len to write */
     ST_OP_EJECT,
     ST_OP_SHUTDOWN, /* flush for ever: no write follows */
@@ -45,7 +45,8 @@ enum st_op {
 
 #define ST_BIT(op) (1u << (op))
 
-/* Operations that change data: refused when read-only, parked by range locks. */
+/* Operations that change data: refused when read-only, parked by range locks.
+ */
 #define ST_OPS_MODIFY                                                          \
     (ST_BIT(ST_OP_WRITE) | ST_BIT(ST_OP_UNMAP) | ST_BIT(ST_OP_WRITE_ZEROES) |  \
      ST_BIT(ST_OP_COMPARE_AND_WRITE))
@@ -103,12 +104,12 @@ struct st_req {
     uint64_t miscompare_at;  /* compare_and_write: first differing byte */
 
     /* On the way. */
-    struct st_task task;    /* free for whoever has it; st_finish's */
-    struct st_frame *top;   /* next free frame */
-    struct st_chan *at;     /* who has it now (st_cancel); NULL: finished */
-    struct st_list link;    /* free for whoever has it: wait lists */
-    struct st_list flight;  /* the root's */
-    uint64_t started;       /* ns, by the root */
+    struct st_task task;   /* free for whoever has it; st_finish's */
+    struct st_frame *top;  /* next free frame */
+    struct st_chan *at;    /* who has it now (st_cancel); NULL: finished */
+    struct st_list link;   /* free for whoever has it: wait lists */
+    struct st_list flight; /* the root's */
+    uint64_t started;      /* ns, by the root */
     struct st_frame frame[];
 };
 

@@ -63,15 +63,15 @@ struct root_chan {
     struct st_disk *disk;
     enum gate gate;
     const struct conflicts *conflicts; /* borrowed from the disk, or NULL */
-    struct st_list flight;   /* st_req.flight: under way, oldest first */
-    struct st_list parked;   /* st_req.link: behind the gate or a lock */
-    struct st_list held;     /* st_req.link: stopped by the error policy */
-    struct st_list retry;    /* st_req.link: until retry_timer fires */
+    struct st_list flight; /* st_req.flight: under way, oldest first */
+    struct st_list parked; /* st_req.link: behind the gate or a lock */
+    struct st_list held;   /* st_req.link: stopped by the error policy */
+    struct st_list retry;  /* st_req.link: until retry_timer fires */
     struct st_timer retry_timer;
-    struct st_list locks;    /* lock_msg.here: locked ranges */
-    struct root_msg *drain;  /* acknowledged when nothing is in flight */
-    struct st_chan *next;    /* owned: a door to the edited tree */
-    unsigned tree;           /* st_disk.tree that inner belongs to */
+    struct st_list locks;   /* lock_msg.here: locked ranges */
+    struct root_msg *drain; /* acknowledged when nothing is in flight */
+    struct st_chan *next;   /* owned: a door to the edited tree */
+    unsigned tree;          /* st_disk.tree that inner belongs to */
     struct chan_stats stats;
 
     /* op.c */
@@ -115,11 +115,11 @@ struct lock_msg {
 struct range_lock {
     uint64_t offset, len;
     struct root_chan *owner;
-    void (*granted)(struct range_lock *l); /* on the owner's loop */
+    void (*granted)(struct range_lock *l);  /* on the owner's loop */
     void (*released)(struct range_lock *l); /* memory is free again; there */
     /* lock.c */
-    struct st_list link; /* st_disk.locks or lock_queue, under the mutex */
-    struct st_list msgs; /* lock_msg.peers, under the mutex */
+    struct st_list link;    /* st_disk.locks or lock_queue, under the mutex */
+    struct st_list msgs;    /* lock_msg.peers, under the mutex */
     struct lock_msg own[4]; /* for the first channels */
     unsigned nown;
     bool failed; /* no memory to tell everybody: granted, but to no use */
@@ -130,9 +130,9 @@ struct range_lock {
 struct st_disk {
     char *name;
     struct st_loop *home;
-    struct st_props props;  /* as front ends see it */
-    bool read_only;         /* the opener's flag */
-    _Atomic uint64_t size;  /* published */
+    struct st_props props; /* as front ends see it */
+    bool read_only;        /* the opener's flag */
+    _Atomic uint64_t size; /* published */
     _Atomic unsigned frames;
     _Atomic int policy;
     _Atomic bool flush_failed, stopped;
@@ -152,14 +152,14 @@ struct st_disk {
     unsigned tree;         /* counts its editions */
     struct st_list chans, listeners, locks, lock_queue;
     unsigned nchans, zombies;
-    enum gate gate;    /* asked for by st_disk_quiesce */
-    bool edit_gate;    /* an edit wants it closed */
+    enum gate gate; /* asked for by st_disk_quiesce */
+    bool edit_gate; /* an edit wants it closed */
     struct conflicts *conflicts;
     uint64_t nexus[(ST_NEXUS_MAX + 1) / 64];
     struct chan_stats past; /* of closed channels */
 };
 
-/* ---- wall.c -------------------------------------------------------------- */
+/* ---- wall.c ---- */
 
 /* (Re)derive what the fast path knows, after anything changed. */
 void wall_update(struct root_chan *rc);
@@ -182,7 +182,8 @@ void wall_flush_failed(struct root_chan *rc, enum st_status status);
 /* The memory of REQ is fit for the node as it is. */
 bool wall_memory_ok(struct root_chan *rc, struct st_buf buf, uint64_t len);
 
-/* ---- op.c ------------------------------------------------------------------ */
+/* ---- op.c ------------------------------------------------------------------
+ */
 
 void op_init(struct root_chan *rc);
 void op_free_all(struct root_chan *rc); /* none is busy */
@@ -193,7 +194,8 @@ void op_start(struct root_chan *rc, struct st_req *req);
 /* Is REQ in an op? Then give up on it if that can be. */
 bool op_cancel(struct root_chan *rc, struct st_req *req);
 
-/* ---- lock.c ----------------------------------------------------------------- */
+/* ---- lock.c -----------------------------------------------------------------
+ */
 
 void lock_acquire(struct range_lock *l); /* granted() later, never inline */
 void lock_release(struct range_lock *l); /* released() later, never inline */
@@ -210,7 +212,7 @@ int lock_adopt(struct root_chan *rc);
 /* A channel that closes has no part in them any more; mutex held. */
 void lock_abandon(struct root_chan *rc);
 
-/* ---- gate.c ------------------------------------------------------------------ */
+/* ---- gate.c ---- */
 
 /* Run FN for every channel, on its loop; each must call bcast_ack in the end.
  * DONE gets the bcast, on the home loop. SLOT must be free. Home loop. */
@@ -241,7 +243,7 @@ void chan_open_gate(struct root_msg *m);
 /* Let go of the gate, then NEXT(e, 0). */
 void gate_open(struct st_edit *e, void (*next)(struct st_edit *e, int rc));
 
-/* ---- edit.c --------------------------------------------------------------------- */
+/* ---- edit.c ---- */
 
 /* Queue E; START runs when it is first. */
 void edit_queue(struct st_disk *d, struct st_edit *e,
@@ -256,7 +258,7 @@ void edit_event(struct st_task *t);
 /* Something happened to the disk: tell the home loop. Any thread. */
 void disk_event(struct st_disk *d, unsigned events);
 
-/* ---- disk.c ---------------------------------------------------------------------- */
+/* ---- disk.c ---- */
 
 /* Tell the listeners. Any thread. */
 void disk_publish(struct st_disk *d, unsigned events);

@@ -135,7 +135,7 @@ st_sync_compare_and_write(struct st_sync *s, const void *buf, uint64_t offset,
                2 * len, 0);
 }
 
-/* ---- Edits -------------------------------------------------------------------- */
+/* ---- Edits ---- */
 
 struct waited {
     bool done;

@@ -13,8 +13,7 @@ struct st_sync;
 
 /* A door to D for the calling thread, which turns LOOP (borrowed). 0 or
  * -errno. */
-int st_sync_open(struct st_disk *d, struct st_loop *loop,
-                 struct st_sync **out);
+int st_sync_open(struct st_disk *d, struct st_loop *loop, struct st_sync **out);
 void st_sync_close(struct st_sync *s);
 
 enum st_status st_sync_read(struct st_sync *s, void *buf, uint64_t offset,
@@ -36,8 +35,8 @@ struct st_req *st_sync_req(struct st_sync *s);
 enum st_status st_sync_run(struct st_sync *s);
 
 /* Wait for an edit: start it in START(arg, e), get its rc. E is filled. */
-int st_sync_edit(struct st_loop *loop, void (*start)(void *arg,
-                                                     struct st_edit *e),
-                 void *arg, struct st_edit *e);
+int st_sync_edit(struct st_loop *loop,
+                 void (*start)(void *arg, struct st_edit *e), void *arg,
+                 struct st_edit *e);
 
 #endif

@@ -217,7 +217,10 @@ any_alignment_gives_the_bytes(void **state)
         {.size = MIB},
         {.size = MIB, .sector = 4096},
         {.size = MIB, .mem_align = 512, .max_segments = 4},
-        {.size = MIB, .sector = 4096, .mem_align = 4096, .async = true,
+        {.size = MIB,
+         .sector = 4096,
+         .mem_align = 4096,
+         .async = true,
          .seed = 3},
     };
     static uint8_t model[1 << 20], buf[300000];
@@ -374,7 +377,7 @@ disk_can_go_while_an_event_is_under_way(void **state)
     }
 }
 
-/* ---- Requests in the background ---------------------------------------------- */
+/* ---- Requests in the background ---- */
 
 struct bg {
     struct world *w;
@@ -672,8 +675,7 @@ main(void)
         cmocka_unit_test(stop_policy_holds_and_resume_tries_again),
         cmocka_unit_test(retry_policy_tries_five_times),
         cmocka_unit_test(conflicts_are_of_one_nexus),
-        cmocka_unit_test(
-            partial_writes_of_one_sector_from_two_loops_all_count),
+        cmocka_unit_test(partial_writes_of_one_sector_from_two_loops_all_count),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

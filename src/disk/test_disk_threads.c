@@ -18,7 +18,8 @@
 
 enum { LOOPS = 3, DEPTH = 8, SIZE = 1 << 20, COUNTERS = 16 };
 
-/* ---- A transparent node to insert and remove ------------------------------- */
+/* ---- A transparent node to insert and remove -------------------------------
+ */
 
 struct through_chan {
     struct st_chan base;
@@ -75,7 +76,7 @@ static const struct st_node_ops through_ops = {
     .close = through_close,
 };
 
-/* ---- A loop that keeps requests going ---------------------------------------- */
+/* ---- A loop that keeps requests going ---- */
 
 /* Each counter is an 8-byte number, counted up by compare_and_write from every
  * loop; each loop also writes, unaligned, to a lane of its own. */
@@ -153,8 +154,7 @@ worker_start(struct st_task *t)
     assert_int_equal(st_disk_open_chan(w->disk, w->loop, &w->chan), 0);
     w->out = DEPTH;
     for (unsigned i = 0; i < DEPTH; i++) {
-        struct slot *s =
-            malloc(sizeof(*s) + frames * sizeof(struct st_frame));
+        struct slot *s = malloc(sizeof(*s) + frames * sizeof(struct st_frame));
 
         s->w = w;
         s->rand = st_rand_seed(w->index * 100 + i);

@@ -57,13 +57,13 @@ wall_update(struct root_chan *rc)
     if (rc->gate != GATE_OPEN || rc->conflicts)
         ops = 0;
     rc->fast_ops = ops;
-    rc->slow_flags = (p->fua ? 0 : ST_REQ_FUA) |
-                     (p->fast_zero ? 0 : ST_REQ_FAST);
+    rc->slow_flags =
+        (p->fua ? 0 : ST_REQ_FUA) | (p->fast_zero ? 0 : ST_REQ_FAST);
     rc->sector_mask = p->sector_size - 1;
     rc->frames = st_disk_frames(rc->disk);
 }
 
-/* ---- Coming back ------------------------------------------------------------ */
+/* ---- Coming back ---- */
 
 /* REQ is not in the tree any more: it completes, or waits in front of it. */
 static void
@@ -182,7 +182,7 @@ wall_end(struct root_chan *rc, struct st_req *req, enum st_status status)
     st_finish(rc->base.loop, req, status);
 }
 
-/* ---- FUA over a disk that has none: the write, then a flush --------------------- */
+/* ---- FUA over a disk that has none: the write, then a flush ---- */
 
 static void
 fua_flushed(struct st_chan *c, struct st_req *req)
@@ -226,7 +226,7 @@ wall_down(struct root_chan *rc, struct st_req *req)
     st_submit(rc->inner, req);
 }
 
-/* ---- Unmap of less than whole sectors: the sectors inside ------------------------- */
+/* ---- Unmap of less than whole sectors: the sectors inside ---- */
 
 static void
 shrunk_done(struct st_chan *c, struct st_req *req)
@@ -257,7 +257,7 @@ unmap_inside(struct root_chan *rc, struct st_req *req)
     st_submit(rc->inner, req);
 }
 
-/* ---- Going down --------------------------------------------------------------------- */
+/* ---- Going down ---- */
 
 bool
 wall_memory_ok(struct root_chan *rc, struct st_buf buf, uint64_t len)
@@ -417,8 +417,7 @@ wall_pass(struct root_chan *rc, struct st_req *req)
     if (__builtin_expect(
             (rc->fast_ops >> req->op & 1) && !(req->flags & rc->slow_flags) &&
                 !((req->offset | req->len) & rc->sector_mask) &&
-                representable(req) && req->len &&
-                req->nframes >= rc->frames,
+                representable(req) && req->len && req->nframes >= rc->frames,
             1)) {
         st_push(req, root_done, &rc->base);
         st_submit(rc->inner, req);
@@ -484,7 +483,7 @@ root_cancel(struct st_chan *c, struct st_req *req)
     wall_end(rc, req, ST_ABORTED);
 }
 
-/* ---- Channels --------------------------------------------------------------------------- */
+/* ---- Channels ---- */
 
 int
 st_disk_open_chan(struct st_disk *d, struct st_loop *l, struct st_chan **out)

@@ -21,7 +21,7 @@
 
 #define MS UINT64_C(1000000)
 
-/* ---- Files ------------------------------------------------------------- */
+/* ---- Files ---- */
 
 /* A raw image whose bytes look like another format: say so, and stay raw. A
  * guest that can write those bytes must not choose the format. */
@@ -108,7 +108,7 @@ file_open(const struct st_kind *k, struct st_stack *s, const char *label)
     return rc ? rc : st_file_open(s->home, &o, &s->node, s->err);
 }
 
-/* ---- Layers ------------------------------------------------------------ */
+/* ---- Layers ---- */
 
 static int
 mem_open(const struct st_kind *k, struct st_stack *s, const char *label)
@@ -134,7 +134,7 @@ memdiff_open(const struct st_kind *k, struct st_stack *s, const char *label)
     return st_ram_create(s->home, 0, 0, label, &s->node, s->err);
 }
 
-/* ---- Decorators -------------------------------------------------------- */
+/* ---- Decorators ---- */
 
 static uint64_t
 delay_ns(const struct st_stack *s, const char *option, const char *otherwise)
@@ -188,7 +188,7 @@ fault_open(const struct st_kind *k, struct st_stack *s, const char *label)
     return rc ? rc : st_stack_adopt(s);
 }
 
-/* ---- Not built in: what can be said without ---------------------------- */
+/* ---- Not built in: what can be said without ---- */
 
 static int
 autocache_open(const struct st_kind *k, struct st_stack *s, const char *label)

@@ -56,7 +56,7 @@ piece_until(const char *p, const char *ends)
     return (struct piece){p, strcspn(p, ends)};
 }
 
-/* ---- Values ------------------------------------------------------------ */
+/* ---- Values ---- */
 
 /* Is V one of the words at W, "flat|vhd1:"? */
 static bool
@@ -128,7 +128,7 @@ set_arg(struct st_spec *sp, struct piece name, struct piece type, char *value,
     return rc;
 }
 
-/* ---- A field and what hangs on it -------------------------------------- */
+/* ---- A field and what hangs on it ---- */
 
 /* OPTION is one of the groups [GROUPS, END) of a syntax line. */
 static int
@@ -224,7 +224,7 @@ parse_field(struct st_spec *sp, const char **syntax, char **p,
     return rc;
 }
 
-/* ---- Disks ------------------------------------------------------------- */
+/* ---- Disks ---- */
 
 static int
 add_child(struct parser *ps, struct st_spec *sp, char *p, unsigned depth)

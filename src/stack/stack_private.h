@@ -13,7 +13,7 @@
 
 #include "stack.h"
 
-/* ---- spec.c: what a text says; nothing is opened ----------------------- */
+/* ---- spec.c: what a text says; nothing is opened ---- */
 
 enum { ST_SPEC_ARGS = 8 };
 
@@ -47,7 +47,7 @@ void st_spec_free(struct st_spec *s);
 const struct st_spec_arg *st_spec_arg(const struct st_spec *s,
                                       const char *name);
 
-/* ---- stack.c: a tree under construction -------------------------------- */
+/* ---- stack.c: a tree under construction ---- */
 
 /* What st_kind.open works on: it fills node, or fails. */
 struct st_stack {

@@ -396,7 +396,7 @@ help_names_what_is_built_in(void **state)
     }
 }
 
-/* ---- Whole stacks keep the contract ------------------------------------ */
+/* ---- Whole stacks keep the contract ---- */
 
 static int
 make(void *arg, struct st_loop *loop, uint32_t sector, uint64_t size,

@@ -268,8 +268,7 @@ make(void *arg, struct st_loop *l, uint32_t sector, uint64_t size,
     return rc;
 }
 
-/* ---- Running
- * ------------------------------------------------------------------ */
+/* ---- Running ---- */
 
 /* A check that does not apply (no layer, fixed size) is not counted. */
 static void

@@ -84,7 +84,7 @@ static void __attribute__((noreturn)) die(const char *what, const char *why)
     exit(1);
 }
 
-/* ---- The liar ------------------------------------------------------------ */
+/* ---- The liar ---- */
 
 static void
 liar_start(struct st_seam *s, struct st_loop *l, struct st_io *io)
@@ -228,8 +228,7 @@ work(struct crash *c, unsigned nops)
     }
 }
 
-/* ---- Judgement
- * ---------------------------------------------------------------- */
+/* ---- Judgement ---- */
 
 /* Was E durable at log position CUT? By itself, or by a flush after it. */
 static bool

@@ -234,8 +234,7 @@ op_done(struct st_req *req)
     free(op);
 }
 
-/* ---- Requests: how they begin
- * ------------------------------------------------ */
+/* ---- Requests: how they begin ---- */
 
 static void
 op_submit(struct st_task *t)
@@ -408,8 +407,7 @@ some_op(struct model *m)
     return NULL;
 }
 
-/* ---- Edits
- * ------------------------------------------------------------------- */
+/* ---- Edits ---- */
 
 static void
 edit_done(struct st_edit *e, int rc)
@@ -567,8 +565,7 @@ settle(struct model *m)
             unstick(m);
 }
 
-/* ---- A round
- * -------------------------------------------------------------------- */
+/* ---- A round ---- */
 
 static void
 heard(struct st_listener *l, unsigned events, uint64_t size)

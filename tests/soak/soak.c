@@ -73,8 +73,7 @@ static void __attribute__((noreturn)) die(const char *what, const char *why)
     _Exit(1);
 }
 
-/* ---- Lanes: on their own threads
- * --------------------------------------------- */
+/* ---- Lanes: on their own threads ---- */
 
 static void
 lane_gone(struct st_task *t)
@@ -176,8 +175,7 @@ start_lanes(struct soak *s, struct st_domain *d, unsigned pitch)
     s->left = LOOPS;
 }
 
-/* ---- Surgery: on the home loop
- * ------------------------------------------------- */
+/* ---- Surgery: on the home loop ---- */
 
 struct edit {
     struct soak *s;

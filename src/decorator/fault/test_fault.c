@@ -464,7 +464,7 @@ it_keeps_the_contract(void **state)
     }
 }
 
-/* ---- Rules and releases while another thread is at work ---------------- */
+/* ---- Rules and releases while another thread is at work ---- */
 
 enum { ROUNDS = 300 };
 

@@ -382,7 +382,7 @@ it_keeps_the_contract(void **state)
     }
 }
 
-/* ---- On threads of their own ------------------------------------------- */
+/* ---- On threads of their own ---- */
 
 enum { EACH = 2000, DEPTH = 8 };
 

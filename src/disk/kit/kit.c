@@ -36,7 +36,7 @@ kit_skip(struct kit *k, const char *why)
         snprintf(k->detail, sizeof(k->detail), "%s", why);
 }
 
-/* ---- Requests ------------------------------------------------------------ */
+/* ---- Requests ---- */
 
 static void
 kit_done(struct st_req *req)
@@ -252,8 +252,7 @@ kit_verify(struct kit *k)
     }
 }
 
-/* ---- Running checks
- * ----------------------------------------------------------- */
+/* ---- Running checks ---- */
 
 /* What a new disk holds is the model's start. */
 static void

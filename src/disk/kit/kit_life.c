@@ -338,8 +338,7 @@ events_come_up_from_below(struct kit *k)
     ear_close(&ear, k);
 }
 
-/* ---- Doors and counters
- * ------------------------------------------------------- */
+/* ---- Doors and counters ---- */
 
 static unsigned
 open_files(void)

@@ -63,7 +63,7 @@ make_durable(struct testnode *t, uint64_t first, uint64_t last, uint64_t upto)
     }
 }
 
-/* ---- The judge of those above ------------------------------------------ */
+/* ---- The judge of those above ---- */
 
 static void __attribute__((format(printf, 2, 3)))
 complain(struct testnode *t, const char *fmt, ...)
@@ -125,7 +125,7 @@ judge(struct testnode *t, const struct st_req *req)
     }
 }
 
-/* ---- Carrying out ------------------------------------------------------- */
+/* ---- Carrying out ---- */
 
 static void
 wrote(struct testnode *t, const struct st_req *req)
@@ -232,7 +232,7 @@ execute(struct testnode *t, struct st_req *req)
     return ST_UNSUPPORTED;
 }
 
-/* ---- Channels ----------------------------------------------------------- */
+/* ---- Channels ---- */
 
 /* Let one held request go, or the next timer do so. Locked. */
 static void

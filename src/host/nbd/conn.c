@@ -51,7 +51,7 @@ stream_send(struct nbd_conn *c, struct iovec *iov, unsigned n)
     return sendmsg(c->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-/* ---- Life ---------------------------------------------------------------- */
+/* ---- Life ---- */
 
 void
 st_nbd_conn_wake(struct nbd_conn *c)
@@ -145,7 +145,7 @@ conn_close(struct st_task *t)
     st_post(w->server->control, &c->gone);
 }
 
-/* ---- Reading ------------------------------------------------------------- */
+/* ---- Reading ---- */
 
 const uint8_t *
 st_nbd_collect(struct nbd_conn *c, const uint8_t **p, const uint8_t *end,
@@ -314,7 +314,7 @@ conn_read(struct st_task *t)
     st_nbd_conn_settle(c);
 }
 
-/* ---- Writing ------------------------------------------------------------- */
+/* ---- Writing ---- */
 
 static void
 watch_again(struct nbd_conn *c, unsigned events)
@@ -438,7 +438,7 @@ st_nbd_worker_flush(struct st_task *t)
     }
 }
 
-/* ---- Events -------------------------------------------------------------- */
+/* ---- Events ---- */
 
 static void
 conn_event(struct st_watch *watch, unsigned events)

@@ -19,7 +19,7 @@
 
 static const char base_allocation[] = "base:allocation";
 
-/* ---- Saying -------------------------------------------------------------- */
+/* ---- Saying ---- */
 
 static void
 say(struct nbd_conn *c, const void *p, size_t len)
@@ -111,7 +111,7 @@ st_nbd_hello(struct nbd_conn *c)
     say(c, &h, sizeof(h));
 }
 
-/* ---- Understanding ------------------------------------------------------- */
+/* ---- Understanding ---- */
 
 /* An option's data, taken from the front. */
 struct words {
@@ -164,7 +164,7 @@ take_string(struct words *w, size_t *len)
     return take(w, *len);
 }
 
-/* ---- Exports ------------------------------------------------------------- */
+/* ---- Exports ---- */
 
 static uint16_t
 export_flags(struct nbd_conn *c, struct nbd_export *e)

@@ -33,7 +33,7 @@ enum {
 
 static void check(struct st_nbd *s);
 
-/* ---- Connections --------------------------------------------------------- */
+/* ---- Connections ---- */
 
 /* Message: a connection is closed. */
 static void
@@ -98,7 +98,7 @@ st_nbd_connection(struct st_nbd *s, int fd, void (*ended)(void *arg), void *arg,
     return 0;
 }
 
-/* ---- Listening ----------------------------------------------------------- */
+/* ---- Listening ---- */
 
 static void
 listener_accept(struct nbd_listener *l)
@@ -182,7 +182,7 @@ listeners_close(struct st_nbd *s)
     }
 }
 
-/* ---- Exports ------------------------------------------------------------- */
+/* ---- Exports ---- */
 
 struct nbd_export *
 st_nbd_find(struct st_nbd *s, const void *name, size_t len)
@@ -248,7 +248,7 @@ fail:
     return rc;
 }
 
-/* ---- The end ------------------------------------------------------------- */
+/* ---- The end ---- */
 
 static void
 finished(struct st_nbd *s, int rc)
@@ -410,7 +410,7 @@ st_nbd_stop(struct st_nbd *s, uint64_t timeout_ns,
     st_post(s->control, &s->check);
 }
 
-/* ---- Making and unmaking ------------------------------------------------- */
+/* ---- Making and unmaking ---- */
 
 int
 st_nbd_create(const struct st_nbd_opts *opts, struct st_nbd **out,

@@ -246,12 +246,12 @@ struct st_nbd {
     struct st_req *req;
 };
 
-/* ---- nbd.c --------------------------------------------------------------- */
+/* ---- nbd.c ---- */
 
 /* The export of that name, or NULL. Any thread. */
 struct nbd_export *st_nbd_find(struct st_nbd *s, const void *name, size_t len);
 
-/* ---- conn.c -------------------------------------------------------------- */
+/* ---- conn.c ---- */
 
 /* Start to serve C on its worker's loop (a task, C->adopt). */
 void st_nbd_conn_adopt(struct st_task *t);
@@ -280,7 +280,7 @@ void st_nbd_worker_flush(struct st_task *t); /* worker.flush */
 const uint8_t *st_nbd_collect(struct nbd_conn *c, const uint8_t **p,
                               const uint8_t *end, size_t want);
 
-/* ---- handshake.c --------------------------------------------------------- */
+/* ---- handshake.c ---- */
 
 /* Greet the client. */
 void st_nbd_hello(struct nbd_conn *c);
@@ -288,7 +288,7 @@ void st_nbd_hello(struct nbd_conn *c);
 /* Look at N bytes at P; how many were used. */
 size_t st_nbd_handshake(struct nbd_conn *c, const uint8_t *p, size_t n);
 
-/* ---- slot.c ---------------------------------------------------------- */
+/* ---- slot.c ---- */
 
 /* The port to EXPORT on worker W, opened if need be; NULL when it cannot. */
 struct nbd_port *st_nbd_port_get(struct nbd_worker *w, struct nbd_export *e);
@@ -324,7 +324,7 @@ void st_nbd_slot_sent(struct nbd_slot *s);
 /* Cancel what the disk has of C; how many. */
 uint64_t st_nbd_cancel(struct nbd_conn *c);
 
-/* ---- transmit.c ------------------------------------------------------ */
+/* ---- transmit.c ---- */
 
 /* Look at N bytes at P, which lie in HOME; how many were used. */
 size_t st_nbd_transmit(struct nbd_conn *c, const uint8_t *p, size_t n,
@@ -336,7 +336,7 @@ void st_nbd_payload_full(struct nbd_conn *c);
 /* C is dead: forget the request whose payload will not come. */
 void st_nbd_payload_lost(struct nbd_conn *c);
 
-/* ---- memory.c ------------------------------------------------------------ */
+/* ---- memory.c ---- */
 
 /* The size of the block that LEN bytes go into. */
 uint32_t st_nbd_block_size(uint64_t len);

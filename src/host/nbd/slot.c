@@ -21,7 +21,7 @@
 
 enum { STEPS_MAX = 1024 }; /* lookups of one block status request */
 
-/* ---- Ports and slots ----------------------------------------------------- */
+/* ---- Ports and slots ---- */
 
 struct nbd_port *
 st_nbd_port_get(struct nbd_worker *w, struct nbd_export *e)
@@ -132,7 +132,7 @@ st_nbd_slot_block(struct nbd_slot *s, uint32_t size, uint64_t len)
     return true;
 }
 
-/* ---- Replies ------------------------------------------------------------- */
+/* ---- Replies ---- */
 
 /* The one table from statuses to NBD's errors. */
 static enum nbd_error
@@ -297,7 +297,7 @@ st_nbd_slot_finish(struct nbd_slot *s)
     st_nbd_conn_dirty(c);
 }
 
-/* ---- The disk ------------------------------------------------------------ */
+/* ---- The disk ---- */
 
 void
 st_nbd_slot_submit(struct nbd_slot *s, enum st_op op, unsigned flags,

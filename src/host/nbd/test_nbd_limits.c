@@ -10,7 +10,7 @@ setup_loops(void **state)
     return setup_with(state, (struct st_testnode_opts){0}, 0, LOOPS);
 }
 
-/* ---- Limits -------------------------------------------------------------- */
+/* ---- Limits ---- */
 
 static void
 no_more_than_256_requests_at_once(void **state)
@@ -223,7 +223,7 @@ garbage_never_hurts(void **state)
         turn(f);
 }
 
-/* ---- Listening and stopping ---------------------------------------------- */
+/* ---- Listening and stopping ---- */
 
 static void
 listens_on_tcp(void **state)

@@ -24,7 +24,7 @@ struct call {
     uint64_t cookie, offset, len;
 };
 
-/* ---- Payload of writes --------------------------------------------------- */
+/* ---- Payload of writes ---- */
 
 /* May C have BYTES more in flight? False: it goes on when it may. */
 static bool
@@ -121,7 +121,7 @@ st_nbd_payload_lost(struct nbd_conn *c)
         st_nbd_slot_finish(s);
 }
 
-/* ---- Requests ------------------------------------------------------------ */
+/* ---- Requests ---- */
 
 /* What is wrong with R, if anything; *WHY is for people. */
 static enum nbd_error

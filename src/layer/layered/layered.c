@@ -13,7 +13,7 @@
 
 #include "layered_private.h"
 
-/* ---- Sizes --------------------------------------------------------------- */
+/* ---- Sizes ---- */
 
 static struct st_layered *
 layered_of(struct st_node *node)
@@ -62,7 +62,7 @@ layered_resize(struct st_node *node, uint64_t size, struct st_err *err)
     return rc;
 }
 
-/* ---- Properties ---------------------------------------------------------- */
+/* ---- Properties ---- */
 
 /* Checks 2 to 5 of spec 4.3, from the bottom up. */
 static int
@@ -175,7 +175,7 @@ layered_derive(struct st_layered *n, bool read_only)
                   (any & ST_BIT(ST_OP_EJECT));
 }
 
-/* ---- The node ------------------------------------------------------------ */
+/* ---- The node ---- */
 
 static void
 layered_inspect(struct st_node *node, struct st_inspect *v)

@@ -125,7 +125,7 @@ chan_submit(struct st_chan *chan, struct st_req *req)
         st_layered_split(c, req);
 }
 
-/* ---- Opening and closing ------------------------------------------------- */
+/* ---- Opening and closing ---- */
 
 int
 st_layered_open_chan(struct st_node *node, struct st_loop *l,

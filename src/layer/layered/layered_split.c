@@ -65,7 +65,7 @@ struct split {
 
 static void split_go(struct split *s);
 
-/* ---- Kids ---------------------------------------------------------------- */
+/* ---- Kids ---- */
 
 static size_t
 split_size(const struct st_layered_chan *c)
@@ -129,7 +129,7 @@ split_kid(struct split *s, unsigned op, unsigned flags)
     return kid;
 }
 
-/* ---- Reads --------------------------------------------------------------- */
+/* ---- Reads ---- */
 
 /* The first run of clear bits in [POS, END): its length, 0 if there is none. */
 static size_t
@@ -246,7 +246,7 @@ split_deliver(struct split *s)
     s->pos = 0;
 }
 
-/* ---- Chains -------------------------------------------------------------- */
+/* ---- Chains ---- */
 
 /* Start the next kid of a chain. False: there is none. */
 static bool
@@ -288,7 +288,7 @@ chain_next(struct split *s)
     return false;
 }
 
-/* ---- The machine --------------------------------------------------------- */
+/* ---- The machine ---- */
 
 static void
 split_finish(struct split *s)
@@ -421,7 +421,7 @@ st_layered_split_cancel(struct st_chan *chan, struct st_req *req)
     }
 }
 
-/* ---- The pool ------------------------------------------------------------ */
+/* ---- The pool ---- */
 
 int
 st_layered_split_init(struct st_layered_chan *c, unsigned nframes)

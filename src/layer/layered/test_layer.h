@@ -369,7 +369,7 @@ tl_new(struct st_loop *l, struct tl_opts o)
     return t;
 }
 
-/* ---- The rig ------------------------------------------------------------- */
+/* ---- The rig ---- */
 
 enum { RIG_LAYERS = 8 };
 
@@ -549,7 +549,7 @@ rig_expect_at(struct rig *r, uint64_t sector, const uint8_t *want, uint64_t n,
     free(buf);
 }
 
-/* ---- Kinds of layers ----------------------------------------------------- */
+/* ---- Kinds of layers ---- */
 
 enum { A = 0xa1, B = 0xb2, C = 0xc3, D = 0xd4 };
 

@@ -146,7 +146,7 @@ out_of_range_is_refused_and_nothing_done(void **state)
     }
 }
 
-/* ---- Smaller lower layers ------------------------------------------------ */
+/* ---- Smaller lower layers ---- */
 
 /* The reference's crash: a run that starts beyond the lower layer. */
 static void
@@ -262,7 +262,7 @@ only_what_changes_the_disk_is_told_upward(void **state)
     rig_close(&r);
 }
 
-/* ---- Read caches --------------------------------------------------------- */
+/* ---- Read caches ---- */
 
 struct finder {
     struct st_inspect v;
@@ -471,7 +471,7 @@ failed_read_populates_nothing(void **state)
     }
 }
 
-/* ---- Long and many requests ---------------------------------------------- */
+/* ---- Long and many requests ---- */
 
 static void
 runs_of_a_layer_are_read_in_parallel(void **state)

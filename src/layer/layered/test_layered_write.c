@@ -5,7 +5,7 @@
  */
 #include "test_layer.h"
 
-/* ---- Writes, flushes, unmaps --------------------------------------------- */
+/* ---- Writes, flushes, unmaps ---- */
 
 static const struct st_layer through2[] = {
     {.write_through = true}, {.write_through = true}, {0}, {0}};
@@ -239,7 +239,7 @@ last_layer_may_always_drop(void **state)
     rig_close(&r);
 }
 
-/* ---- Block status -------------------------------------------------------- */
+/* ---- Block status ---- */
 
 static void
 expect_status(struct rig *r, uint64_t sector, uint64_t n, uint64_t len,

@@ -55,7 +55,7 @@ struct ram_chan {
     bool end_queued, closed;
 };
 
-/* ---- Life ---------------------------------------------------------------- */
+/* ---- Life ---- */
 
 static void
 ram_put(struct ram *r)
@@ -75,7 +75,7 @@ chan_put(struct ram_chan *c)
     free(c);
 }
 
-/* ---- Batches ------------------------------------------------------------- */
+/* ---- Batches ---- */
 
 /* Nobody looks at what is in the batch any more. */
 static void
@@ -132,7 +132,7 @@ chan_at_end(struct ram_chan *c)
     st_at_end(c->base.loop, &c->end);
 }
 
-/* ---- Requests ------------------------------------------------------------ */
+/* ---- Requests ---- */
 
 /* What is left of a request, during one slice. */
 struct work {
@@ -403,7 +403,7 @@ ram_lookup(struct st_chan *chan, uint64_t offset, uint64_t len, uint64_t *run)
     return st_map_state(&r->map, offset, len, false, run);
 }
 
-/* ---- Channels ------------------------------------------------------------ */
+/* ---- Channels ---- */
 
 static void
 ram_close_chan(struct st_chan *chan)
@@ -446,7 +446,7 @@ ram_open_chan(struct st_node *n, struct st_loop *l, struct st_chan **out)
     return 0;
 }
 
-/* ---- The node ------------------------------------------------------------ */
+/* ---- The node ---- */
 
 /* Check size and sector size and make the map for them. */
 static int

@@ -16,7 +16,7 @@ enum {
     STEPS = 1024,    /* of st_map_state */
 };
 
-/* ---- Tables -------------------------------------------------------------- */
+/* ---- Tables ---- */
 
 /* How many entries a table of 1 << SHIFT slots takes. */
 static unsigned
@@ -70,7 +70,7 @@ table_put(struct st_table *t, unsigned at, uint64_t e)
     atomic_store_explicit(&t->entry[at], e, memory_order_release);
 }
 
-/* ---- The directory ------------------------------------------------------- */
+/* ---- The directory ---- */
 
 static size_t
 directory_bytes(uint64_t regions)
@@ -199,7 +199,7 @@ st_map_skip(const struct st_map *m, uint64_t region)
     return m->regions;
 }
 
-/* ---- Bins ---------------------------------------------------------------- */
+/* ---- Bins ---- */
 
 static void
 bin_table(struct st_bin *b, struct st_map *m, struct st_table *t)
@@ -230,7 +230,7 @@ st_bin_empty(struct st_bin *bin, struct st_map *m, struct st_cache *cache)
     bin->n = 0;
 }
 
-/* ---- Changes ------------------------------------------------------------- */
+/* ---- Changes ---- */
 
 bool
 st_buf_is_zero(struct st_buf b, size_t n)
@@ -405,7 +405,7 @@ st_map_change(struct st_map *m, struct st_change *c)
     return s;
 }
 
-/* ---- Questions ----------------------------------------------------------- */
+/* ---- Questions ---- */
 
 enum st_presence
 st_map_state(const struct st_map *m, uint64_t offset, uint64_t len, bool merge,

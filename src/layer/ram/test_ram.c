@@ -160,7 +160,7 @@ alone_zeroes_are_absent(void **state)
     rig_close(&r);
 }
 
-/* ---- Against a model ----------------------------------------------------- */
+/* ---- Against a model ---- */
 
 struct model {
     struct rig r;
@@ -343,7 +343,7 @@ random_operations_match_a_model(void **state)
     }
 }
 
-/* ---- Limits -------------------------------------------------------------- */
+/* ---- Limits ---- */
 
 static void
 out_of_range_is_refused_up_to_2_63(void **state)
@@ -510,7 +510,7 @@ resize_cuts_grows_and_says_no(void **state)
     }
 }
 
-/* ---- Slices -------------------------------------------------------------- */
+/* ---- Slices ---- */
 
 struct neighbour {
     struct rig *r;
@@ -589,7 +589,7 @@ long_requests_leave_neighbours_flowing(void **state)
     free(buf);
 }
 
-/* ---- Many loops ---------------------------------------------------------- */
+/* ---- Many loops ---- */
 
 enum { LOOPS = 4, SHARED = 64, ROUNDS = 4000, SPAN = 1 << 20 };
 
@@ -743,7 +743,7 @@ four_loops_share_granules_and_pages(void **state)
     free(a);
 }
 
-/* ---- The contract -------------------------------------------------------- */
+/* ---- The contract ---- */
 
 static int
 kit_make(void *arg, struct st_loop *loop, uint32_t sector, uint64_t size,
