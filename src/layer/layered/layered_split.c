@@ -23,8 +23,8 @@
  * Everything else (WRITE, FLUSH, ... of several written layers) is a CHAIN: one
  * kid at a time, from the top down; the first error ends it.
  *
- * A channel has a fixed number of splits, each with a few kids of its own (not
- * from a struct st_kids: so the split is the only thing to wait for). A layer
+ * A channel has a fixed number of splits, each with a few kids of its own, so
+ * that the split is the only thing to wait for. A layer
  * is asked for several runs at once; all kids are awaited, since they use the
  * guest's buffer, before the first error ends the request.
  */
