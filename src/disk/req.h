@@ -66,7 +66,7 @@ enum st_req_flag {
     ST_REQ_NEXT_ZERO = 32,    /* unmap: what lies below reads as zero */
     /* Set by the root, for the front end: */
     ST_REQ_ORPHAN = 64,   /* outlived a quiesce; its guest has been answered */
-    ST_REQ_LOCKING = 128, /* the root's own: waits for its range lock */
+    ST_REQ_LOCKING = 128, /* the root's own: no range lock waits for it */
 };
 
 /* Meaning of st_extent.flags: those of NBD's base:allocation. */

@@ -182,6 +182,15 @@ wall_end(struct root_chan *rc, struct st_req *req, enum st_status status)
     st_finish(rc->base.loop, req, status);
 }
 
+/* Decide one that never was in the tree: no lock has counted it, so none may
+ * take it for one that it waits for. */
+static void
+refuse(struct root_chan *rc, struct st_req *req, enum st_status status)
+{
+    req->flags |= ST_REQ_LOCKING;
+    wall_end(rc, req, status);
+}
+
 /* ---- FUA over a disk that has none: the write, then a flush ---- */
 
 static void
@@ -245,7 +254,7 @@ unmap_inside(struct root_chan *rc, struct st_req *req)
     struct st_frame *f;
 
     if (end <= first) {
-        wall_end(rc, req, ST_OK);
+        refuse(rc, req, ST_OK);
         return;
     }
     st_push(req, root_done, &rc->base);
@@ -336,7 +345,7 @@ slow(struct root_chan *rc, struct st_req *req)
     bool native, aligned, fits;
 
     if (rc->gate == GATE_REFUSE) {
-        wall_end(rc, req, ST_ABORTED);
+        refuse(rc, req, ST_ABORTED);
         return;
     }
     if (rc->gate == GATE_PARK) {
@@ -345,14 +354,14 @@ slow(struct root_chan *rc, struct st_req *req)
     }
     status = judge(rc, req);
     if (status != ST_OK) {
-        wall_end(rc, req, status);
+        refuse(rc, req, status);
         return;
     }
     native = p->performs & ST_BIT(req->op);
     fits = req->nframes >= rc->frames;
     if (!(ST_BIT(req->op) & ST_OPS_RANGED)) {
         if (req->op != ST_OP_EJECT && atomic_load(&rc->disk->flush_failed))
-            wall_end(rc, req, ST_IO);
+            refuse(rc, req, ST_IO);
         else if (native && fits)
             wall_down(rc, req);
         else
@@ -360,7 +369,7 @@ slow(struct root_chan *rc, struct st_req *req)
         return;
     }
     if (req->len == 0) {
-        wall_end(rc, req, ST_OK);
+        refuse(rc, req, ST_OK);
         return;
     }
     if ((ST_BIT(req->op) & ST_OPS_MODIFY) && lock_blocks(rc, req)) {
@@ -375,7 +384,7 @@ slow(struct root_chan *rc, struct st_req *req)
         break;
     case ST_OP_UNMAP:
         if (p->unmap == ST_UNMAP_IGNORED) {
-            wall_end(rc, req, ST_OK);
+            refuse(rc, req, ST_OK);
             return;
         }
         if (!aligned && fits) {
@@ -385,14 +394,14 @@ slow(struct root_chan *rc, struct st_req *req)
         break;
     case ST_OP_WRITE_ZEROES:
         if ((req->flags & ST_REQ_FAST) && !(native && p->fast_zero)) {
-            wall_end(rc, req, ST_UNSUPPORTED);
+            refuse(rc, req, ST_UNSUPPORTED);
             return;
         }
         break;
     case ST_OP_BLOCK_STATUS:
         if (!native) {
             req->extent = (struct st_extent){.len = req->len};
-            wall_end(rc, req, ST_OK);
+            refuse(rc, req, ST_OK);
             return;
         }
         break;
@@ -480,7 +489,7 @@ root_cancel(struct st_chan *c, struct st_req *req)
     /* Parked, held, or waiting for a retry. */
     st_list_remove(&req->link);
     enter_flight(rc, req);
-    wall_end(rc, req, ST_ABORTED);
+    refuse(rc, req, ST_ABORTED);
 }
 
 /* ---- Channels ---- */
