@@ -7,10 +7,13 @@
  *
  * Spin or sleep, at the end of a turn:
  *
- *     ran something ------------> collect, do not wait
- *     nothing, spin_ns not over -> collect, do not wait
- *     nothing, spin_ns over ----> say "asleep", look at the mail once more,
- *                                 wait for the engine, the bell or a timer
+ *     work tends to come soon, --> collect, do not wait
+ *     and poll_ns is not over
+ *     else ----------------------> say "asleep", look at the mail once more,
+ *                                  wait for the engine, the bell or a timer
+ *
+ * "Soon" is half of poll_ns on average. A spin for longer would burn many times
+ * what a sleep costs, to win the little that waking up takes.
  */
 #include <assert.h>
 #include <errno.h>
@@ -26,9 +29,8 @@
 #include "range.h"
 
 enum {
-    LOOP_SPIN_MIN = 2000,    /* ns */
-    LOOP_MISSES = 8,         /* vain spins before they get shorter */
     LOOP_DEFER_NS = 1000000, /* longest sleep while memory waits */
+    LOOP_PROBE = 32,         /* each 32nd sleep is a spin, to learn */
 };
 
 uint64_t
@@ -122,27 +124,28 @@ loop_run_list(struct st_task **list, struct st_task ***tail)
     return true;
 }
 
+/* Only a wait that was watched tells how long work takes: one that was slept
+ * through has waking up in it. One long pause undoes no habit. */
 static void
-loop_spin_longer(struct st_loop_impl *l)
+loop_learn(struct st_loop_impl *l, uint64_t wait_ns)
 {
-    l->misses = 0;
-    l->spin_ns = st_min(2 * l->spin_ns, l->base.domain->poll_ns);
+    uint64_t most = 2 * l->base.domain->poll_ns;
+
+    l->wait_ns = (7 * l->wait_ns + st_min(wait_ns, most)) / 8;
+    l->spins = false;
 }
 
-/* How the turn before ended: learn from it. */
-static void
-loop_learn(struct st_loop_impl *l)
+static bool
+loop_spins(struct st_loop_impl *l, bool worked)
 {
-    bool work = l->base.ready != NULL;
+    uint64_t poll_ns = l->base.domain->poll_ns;
 
-    if (l->worked)
-        l->last_work = l->base.now;
-    if (l->spun && work)
-        loop_spin_longer(l);
-    if (l->slept_at && work &&
-        l->base.now - l->slept_at < l->base.domain->poll_ns)
-        loop_spin_longer(l);
-    l->slept_at = 0;
+    if (worked)
+        l->spins = poll_ns && (l->wait_ns < poll_ns / 2 ||
+                               ++l->naps % LOOP_PROBE == 0);
+    else if (l->spins && l->base.now - l->last_work >= poll_ns)
+        loop_learn(l, UINT64_MAX);
+    return l->spins;
 }
 
 /* What the engine may wait for: 0 no, -1 for ever, or ns. */
@@ -150,24 +153,12 @@ static int64_t
 loop_may_wait(struct st_loop_impl *l, bool worked, const bool *done)
 {
     uint64_t now = l->base.now, wait = UINT64_MAX;
-    bool spun = l->spun;
+    bool spins = loop_spins(l, worked);
 
     l->worked = worked;
-    l->spun = false;
-    if (l->base.ready || (done && *done) || st_domain_virtual(l->base.domain))
+    if (spins || l->base.ready || (done && *done) ||
+        st_domain_virtual(l->base.domain))
         return 0;
-    if (l->spin_ns) {
-        if (worked)
-            return 0;
-        if (now - l->last_work < l->spin_ns) {
-            l->spun = true;
-            return 0;
-        }
-        if (spun && ++l->misses == LOOP_MISSES) {
-            l->misses = 0;
-            l->spin_ns = st_max(l->spin_ns / 2, LOOP_SPIN_MIN);
-        }
-    }
     if (l->deferred)
         wait = LOOP_DEFER_NS;
     if (l->ntimers) {
@@ -176,7 +167,6 @@ loop_may_wait(struct st_loop_impl *l, bool worked, const bool *done)
             return 0;
         wait = st_min(wait, l->heap[1]->at - now);
     }
-    l->slept_at = now;
     return wait > INT64_MAX ? -1 : (int64_t)wait;
 }
 
@@ -208,7 +198,10 @@ st_loop_turn(struct st_loop_impl *l, const bool *done)
     st_defer_enter(l);
     b->now = loop_clock(l);
     loop_take_mail(l);
-    loop_learn(l);
+    if (l->worked)
+        l->last_work = b->now;
+    else if (b->ready && l->spins)
+        loop_learn(l, b->now - l->last_work);
     worked = st_timer_fire(l);
     for (unsigned n = b->domain->rounds;
          n && loop_run_list(&b->ready, &b->ready_tail); n--)
@@ -413,10 +406,8 @@ st_loop_create(struct st_domain *d, struct st_loop **out, struct st_err *err)
     l->base.end_tail = &l->base.end;
     l->base.now = loop_clock(l);
     l->deferred_tail = &l->deferred;
-    l->spin_ns = d->poll_ns;
-    l->last_work = l->slept_at = 0;
-    l->misses = 0;
-    l->worked = l->spun = false;
+    l->wait_ns = l->last_work = 0;
+    l->worked = l->spins = false;
     atomic_store(&l->owner, 0);
     atomic_store(&l->stop, false);
     rc = d->ops->create(&l->base, &l->engine, err);

@@ -46,10 +46,11 @@ struct st_loop_impl {
     struct st_timer **heap;
     unsigned ntimers;
 
-    /* Spinning: how long now, at most domain->poll_ns. */
-    uint64_t spin_ns, last_work, slept_at;
-    unsigned misses;   /* spins in a row that found nothing */
-    bool worked, spun; /* the turn before: ran something; polled in vain */
+    /* How long work lets us wait on average; see "spin or sleep". */
+    uint64_t wait_ns, last_work;
+    unsigned naps; /* sleeps because work takes long */
+    bool worked;   /* the turn before ran something */
+    bool spins;    /* for a while, since the last work */
 
     struct st_deferred *deferred, **deferred_tail;
 
