@@ -226,6 +226,8 @@ st_cmd_world_open(struct st_cmd_world *w, enum st_level level, unsigned engine,
     rc = st_domain_create(&o, &w->domain, &err);
     if (rc == 0)
         rc = st_loop_create(w->domain, &w->home, &err);
+    if (rc == 0 && !(w->stack = st_stack_env_create()))
+        rc = st_err_set(&err, ENOMEM, "no memory");
     if (rc == 0 && got)
         rc = signals_watch(w, &err);
     return rc < 0 ? st_cmd_fail(ST_EXIT_FAILED, "%s", err.text) : 0;
@@ -238,6 +240,7 @@ st_cmd_world_close(struct st_cmd_world *w)
         st_watch_remove(w->home, &w->watch);
     if (w->watch.fd >= 0)
         close(w->watch.fd);
+    st_stack_env_destroy(w->stack);
     st_loop_destroy(w->home);
     st_domain_destroy(w->domain);
 }
@@ -248,7 +251,7 @@ st_cmd_disk_open(struct st_cmd_world *w, const char *spec, const char *name,
 {
     struct st_node *node = NULL;
     struct st_err err;
-    int rc = st_stack_open(w->home, spec, read_only, &node, &err);
+    int rc = st_stack_open(w->home, w->stack, spec, read_only, &node, &err);
 
     if (rc == 0)
         rc = st_disk_create(w->home, node, name, read_only, out, &err);

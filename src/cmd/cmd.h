@@ -38,7 +38,7 @@ struct st_cmd_option {
     unsigned def, min, max; /* of a NUMBER */
 };
 
-enum { ST_CMD_OPTIONS_MAX = 16 };
+enum { ST_CMD_OPTIONS_MAX = 32 };
 
 struct st_cmd_args {
     const char *text[ST_CMD_OPTIONS_MAX]; /* by row; NULL: not given */
@@ -78,6 +78,7 @@ struct st_cmd_world {
     struct st_log log, notice; /* to standard error; NOTICE whatever -v says */
     struct st_domain *domain;
     struct st_loop *home; /* main's thread turns it */
+    struct st_stack_env *stack; /* for st_cmd_disk_open; owned */
     void (*signal)(struct st_cmd_world *w, int signal);
     struct st_watch watch; /* fd is owned */
 };

@@ -44,7 +44,8 @@ tree_text(struct st_inspect *v, const char *name, const char *value)
 static json_t *
 tree_node(struct st_node *n)
 {
-    struct tree_visitor v = {{tree_u64, tree_text}, json_object()};
+    struct tree_visitor v = {.base = {.u64 = tree_u64, .text = tree_text},
+                             .object = json_object()};
 
     tree_text(&v.base, "kind", n->ops->name);
     tree_text(&v.base, "label", n->label);
@@ -64,7 +65,8 @@ tree_node(struct st_node *n)
 json_t *
 st_cmd_tree(struct st_disk *d)
 {
-    struct tree_visitor v = {{tree_u64, tree_text}, json_object()};
+    struct tree_visitor v = {.base = {.u64 = tree_u64, .text = tree_text},
+                             .object = json_object()};
 
     tree_text(&v.base, "name", st_disk_name(d));
     tree_u64(&v.base, "size", st_disk_size(d));

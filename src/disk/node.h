@@ -79,10 +79,13 @@ enum {
     ST_EVENT_DEPTH = 8,   /* root only: requests want more frames */
 };
 
-/* Where a node's inspect function writes: name and value pairs. */
+/* Where an inspect function writes: name and value pairs, in directories. */
 struct st_inspect {
     void (*u64)(struct st_inspect *v, const char *name, uint64_t value);
     void (*text)(struct st_inspect *v, const char *name, const char *value);
+    /* What follows belongs to NAME, until leave. A node does not use these. */
+    void (*enter)(struct st_inspect *v, const char *name);
+    void (*leave)(struct st_inspect *v);
 };
 
 struct st_node_ops {
@@ -136,6 +139,13 @@ struct st_node_ops {
 
     /* Optional: what is particular to this node. Any thread. */
     void (*inspect)(struct st_node *n, struct st_inspect *v);
+
+    /* Optional: give VALUE to what inspect shows as NAME; it takes effect for
+     * requests from now on. Home loop; must not block. 0, -ENOENT (no such
+     * value), -EACCES (cannot be set), -EINVAL with a sentence that says what
+     * was expected. */
+    int (*set)(struct st_node *n, const char *name, const char *value,
+               struct st_err *err);
 
     /* After the last channel is gone: free it. Not its children: the caller
      * (st_node_close) goes on with those. Accepts half-built nodes. */

@@ -9,6 +9,7 @@
  * that takes the writes everything is opened read-only.
  */
 #include <errno.h>
+#include <stdlib.h>
 
 #include "layered.h"
 #include "stack_private.h"
@@ -38,10 +39,11 @@ open_element(struct st_stack *s)
 
 /* Open SPEC as a whole disk; depth is bounded by the parser. */
 static int
-open_disk(struct st_loop *home, const struct st_spec *spec, bool read_only,
+open_disk(struct st_loop *home, struct st_stack_env *env, const struct st_spec *spec, bool read_only,
           struct st_node **out, struct st_err *err)
 {
     struct st_stack s = {.home = home,
+                         .env = env,
                          .spec = spec,
                          .read_only = read_only,
                          .err = err,
@@ -85,7 +87,7 @@ st_stack_adopt(struct st_stack *s)
 {
     struct st_node *below;
     int rc =
-        open_disk(s->home, s->spec->child[0], s->read_only, &below, s->err);
+        open_disk(s->home, s->env, s->spec->child[0], s->read_only, &below, s->err);
 
     if (rc == 0) {
         rc = st_node_adopt(s->node, below);
@@ -98,8 +100,20 @@ st_stack_adopt(struct st_stack *s)
     return rc;
 }
 
+struct st_stack_env *
+st_stack_env_create(void)
+{
+    return calloc(1, sizeof(struct st_stack_env));
+}
+
+void
+st_stack_env_destroy(struct st_stack_env *env)
+{
+    free(env);
+}
+
 int
-st_stack_open(struct st_loop *home, const char *text, bool read_only,
+st_stack_open(struct st_loop *home, struct st_stack_env *env, const char *text, bool read_only,
               struct st_node **out, struct st_err *err)
 {
     struct st_spec *spec;
@@ -107,7 +121,7 @@ st_stack_open(struct st_loop *home, const char *text, bool read_only,
 
     if (rc)
         return rc;
-    rc = open_disk(home, spec, read_only, out, err);
+    rc = open_disk(home, env, spec, read_only, out, err);
     st_spec_free(spec);
     return rc;
 }

@@ -49,9 +49,14 @@ const struct st_spec_arg *st_spec_arg(const struct st_spec *s,
 
 /* ---- stack.c: a tree under construction ---- */
 
+struct st_stack_env {
+    struct st_list groups; /* of throttle */
+};
+
 /* What st_kind.open works on: it fills node, or fails. */
 struct st_stack {
     struct st_loop *home;
+    struct st_stack_env *env; /* or NULL */
     const struct st_spec *spec; /* the disk that is being opened */
     bool read_only;
     struct st_err *err;

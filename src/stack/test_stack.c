@@ -84,7 +84,7 @@ opened(const char *spec, bool read_only)
     struct st_node *n;
     struct st_err err;
 
-    if (st_stack_open(rig.loop, spec, read_only, &n, &err))
+    if (st_stack_open(rig.loop, NULL, spec, read_only, &n, &err))
         fail_msg("%s", err.text);
     return n;
 }
@@ -205,7 +205,7 @@ refuses(const char *spec, bool read_only, int rc, const char *says)
 {
     struct st_node *n;
     struct st_err err;
-    int got = st_stack_open(rig.loop, spec, read_only, &n, &err);
+    int got = st_stack_open(rig.loop, NULL, spec, read_only, &n, &err);
 
     if (got != rc || !strstr(err.text, says))
         fail_msg("'%s': %d, '%s' does not say '%s'", spec, got,
@@ -406,7 +406,7 @@ make(void *arg, struct st_loop *loop, uint32_t sector, uint64_t size,
 
     snprintf(spec, sizeof(spec), arg, (unsigned long long)size,
              (unsigned)sector);
-    return st_stack_open(loop, spec, false, out, err);
+    return st_stack_open(loop, NULL, spec, false, out, err);
 }
 
 static void

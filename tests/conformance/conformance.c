@@ -243,7 +243,7 @@ make_spec(struct run *x, struct st_loop *l, const char *words,
     snprintf(spec, sizeof(spec), "%.*s%s%s",
              (int)(dollar ? dollar - words : (int)strlen(words)), words,
              dollar ? path : "", dollar ? dollar + 1 : "");
-    rc = st_stack_open(l, spec, false, out, err);
+    rc = st_stack_open(l, NULL, spec, false, out, err);
     if (dollar)
         unlink(path);
     return rc == -EINVAL && strstr(words, "direct") ? -ENOTSUP : rc;

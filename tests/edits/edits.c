@@ -184,7 +184,7 @@ main(int argc, char **argv)
     sigprocmask(SIG_BLOCK, &set, NULL);
     if (st_domain_create(&dopts, &domain, &err) < 0 ||
         st_loop_create(domain, &e.home, &err) < 0 ||
-        st_stack_open(e.home, argv[2], false, &node, &err) < 0 ||
+        st_stack_open(e.home, NULL, argv[2], false, &node, &err) < 0 ||
         st_disk_create(e.home, node, "disk0", false, &e.disk, &err) < 0)
         die(argv[2], err.text);
     e.size = st_disk_size(e.disk);

@@ -492,7 +492,7 @@ static void
 inspect_says_which_file_and_lock(void **state)
 {
     struct world *w = *state;
-    struct seen s = {{see_u64, see_text}, ""};
+    struct seen s = {{.u64 = see_u64, .text = see_text}, ""};
     char want[192];
 
     make(w, 4096);

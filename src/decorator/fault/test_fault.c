@@ -308,7 +308,7 @@ static void
 inspect_counts_each_rule(void **state)
 {
     struct rig r = rig_start("flush * hang\nread * error=EIO every=2 count=1");
-    struct seen seen = {.base = {see_u64, see_text}};
+    struct seen seen = {.base = {.u64 = see_u64, .text = see_text}};
 
     (void)state;
     for (unsigned i = 0; i < 5; i++)

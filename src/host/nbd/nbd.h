@@ -16,23 +16,56 @@
 
 struct st_nbd;
 
+/* May, must or cannot a client ask for TLS (NBD_OPT_STARTTLS)? */
+enum st_nbd_tls {
+    ST_NBD_TLS_OFF,     /* refused: ERR_POLICY */
+    ST_NBD_TLS_ON,      /* the client decides */
+    ST_NBD_TLS_REQUIRE, /* every other option before it: ERR_TLS_REQD */
+};
+
 struct st_nbd_opts {
     struct st_loop *control; /* borrowed; home of the disks */
     struct st_loop **loops;  /* borrowed array: where connections live; may
                               * hold just the control loop */
     unsigned nloops;
     uint64_t handshake_ns; /* time for the whole handshake; 0 = 10 s */
+    /* Read when the server is made. Not OFF: one of the two at least, both
+     * borrowed; else -EINVAL. */
+    enum st_nbd_tls tls;
+    const char *tls_certificates; /* a folder: server-cert.pem, server-key.pem,
+                                   * and ca-cert.pem, with which clients must
+                                   * show certificates of their own */
+    const char *tls_psk;          /* a file of lines "user:hex key" */
 };
 
 /* Control loop. 0 or -errno. */
 int st_nbd_create(const struct st_nbd_opts *opts, struct st_nbd **out,
                   struct st_err *err);
 
-/* Serve DISK (borrowed until the server is destroyed) as NAME ("" is the
- * default export). READ_ONLY adds to what the disk says. -EEXIST, -EINVAL
- * (name over 4096 bytes). Control loop, before the first listen. */
+/* Serve DISK (borrowed until it is taken out, or the server is destroyed) as
+ * NAME ("" is the default export). READ_ONLY adds to what the disk says.
+ * -EEXIST, -EINVAL (name over 4096 bytes), -ESHUTDOWN. Control loop, at any
+ * time; who asks from now on finds it. */
 int st_nbd_export(struct st_nbd *s, const char *name, const char *description,
                   struct st_disk *disk, bool read_only, struct st_err *err);
+
+struct st_nbd_unexport {
+    void (*done)(struct st_nbd_unexport *u);
+    void *arg;
+    /* The server's own. */
+    struct nbd_export *export;
+    struct st_timer timer;
+    struct st_task task;
+};
+
+/* Serve NAME no more: from now on it is unknown, and its clients get ESHUTDOWN
+ * for new requests. After TIMEOUT_NS, or when all is quiet and 1 s has passed,
+ * those that are still there are cut off and what they have in flight is
+ * cancelled. DONE when no connection and no channel uses the disk any more,
+ * on the control loop, never within this call; U's memory is the server's until
+ * then. 0 or -ENOENT (done is not called). */
+int st_nbd_unexport(struct st_nbd *s, const char *name, uint64_t timeout_ns,
+                    struct st_nbd_unexport *u);
 
 /* Accept clients on FD, a listening stream socket (taken). Any number. */
 int st_nbd_listen(struct st_nbd *s, int fd, struct st_err *err);
@@ -65,5 +98,10 @@ struct st_nbd_stats {
 
 /* Any thread. */
 void st_nbd_stats(struct st_nbd *s, struct st_nbd_stats *out);
+
+/* Its values and directories: exports/NAME (disk, read_only, clients) and
+ * clients/N (peer, export, tls, requests, in_flight, bytes_in, bytes_out, age
+ * in seconds). Control loop; waits for nobody. */
+void st_nbd_inspect(struct st_nbd *s, struct st_inspect *v);
 
 #endif

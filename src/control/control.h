@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The control socket: HTTP/1.1 with JSON on a Unix socket, beside the graph on
+ * the control loop (guide/control.md has every request as a curl line).
+ *
+ *   GET  /                       the page: the live pipeline in a browser
+ *   GET  /v1/inspect[/PATH][?depth=N]     values: {"name": value, ...}
+ *   PUT  /v1/inspect/PATH        body: the new value, as text or JSON
+ *   GET  /v1/verbs               the table of verbs
+ *   POST /v1/VERB                body: {"argument": "text", ...}
+ *   GET  /metrics                Prometheus text format 0.0.4
+ *
+ * A failure is {"error": "SENTENCE"} with the status that fits: 400 wrong in
+ * itself, 403 another user, 404, 405, 409 contradicts what is, 413 body over
+ * 64 KiB, 501 not supported, 503 stopping or too many clients, 504 deadline,
+ * 507 no space, else 500.
+ *
+ * Only root, our own user and ALLOWED_UID may ask (SO_PEERCRED). No handler
+ * blocks: an edit suspends its connection. Clients that are slow are cut off
+ * after 10 s without a whole request; at most ST_CAP_API_CLIENTS are served.
+ */
+#ifndef ST_CONTROL_H
+#define ST_CONTROL_H
+
+#include <jansson.h>
+#include <sys/types.h>
+
+#include "graph.h"
+
+struct st_control;
+
+struct st_control_opts {
+    struct st_graph *graph; /* borrowed */
+    int fd;                 /* a listening Unix socket, taken */
+    uid_t allowed_uid;      /* besides root and ourselves; (uid_t)-1: nobody */
+    const char *version;    /* borrowed */
+};
+
+/* On the graph's control loop. 0 or -errno; FD is closed on failure, too. */
+int st_control_create(const struct st_control_opts *opts,
+                      struct st_control **out, struct st_err *err);
+
+/* Answer edits under way with 503 and close every connection. DONE (may be
+ * NULL for none) runs on the control loop when nothing of it is left; then the
+ * graph may go. Before st_graph_destroy, after st_graph_stop. */
+void st_control_destroy(struct st_control *c, void (*done)(void *arg),
+                        void *arg);
+
+/* ---- The tree of values, for others as well ---- */
+
+/* A disk with its properties and counters, and the tree below it. Sizes and
+ * counters are numbers. Gives a reference. Home loop.
+ *
+ *   {"name": "a", "size": 1048576, ..., "backend": {"kind": "delay", ...,
+ *      "inner": {"kind": "layered", ..., "layers": {"0": {...}, "1": {...}}}}}
+ *
+ * A transparent node's child is "inner"; a layered disk's children are
+ * "layers"; children of others are "children", by number. */
+json_t *st_inspect_disk(struct st_disk *d);
+
+/* The same for people, at most 79 columns wide. */
+void st_inspect_print(FILE *out, struct st_disk *d);
+
+/* The whole of GET /v1/inspect:
+ *   {"version", "engine", "caps": {NAME: {used, peak, limit, refused, unit,
+ *    when_full}}, "graph": {...}, "disks": {NAME: ...}, "doors": {NAME: ...}}
+ */
+json_t *st_inspect_graph(struct st_graph *g, const char *version);
+
+#endif

@@ -1,0 +1,5 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The graph's objects; see graph.h.
+ */
+#include "graph.h"

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The graph: everything that a process serves, as named objects.
+ *
+ *   door "nbd"  ---- export "a" ----> disk "a"      a tree of nodes
+ *               ---- export ""  ----> disk "disk0"  a tree of nodes
+ *
+ * The command line builds it (the set-up calls, which block); after that only
+ * *verbs* change it: serial asynchronous jobs with a deadline. st_graph_verbs
+ * is their one table; `strata ctl`, the control socket and the guide are made
+ * from it. An edit that fails leaves the graph as it was.
+ *
+ * Threads: everything here is the control loop's, the home of all disks. What
+ * blocks (opening a SPEC) runs on the worker pool; no call here waits.
+ */
+#ifndef ST_GRAPH_H
+#define ST_GRAPH_H
+
+#include "disk.h"
+#include "nbd.h"
+#include "stack.h"
+
+struct st_graph;
+
+struct st_graph_opts {
+    struct st_loop *control; /* borrowed */
+    struct st_loop **loops;  /* borrowed array: where I/O is done; they may be
+                              * started after the set-up */
+    unsigned nloops;
+    void (*quit)(void *arg); /* of the verb quit; NULL: refused */
+    void *arg;
+};
+
+/* 0 or -errno. */
+int st_graph_create(const struct st_graph_opts *opts, struct st_graph **out,
+                    struct st_err *err);
+
+/* After DONE of st_graph_stop, or when no door was ever opened. Disks that
+ * requests never left are not freed (DONE got -ETIMEDOUT): the process can only
+ * end. The I/O loops have been joined. NULL is fine. */
+void st_graph_destroy(struct st_graph *g);
+
+/* ---- Set-up ---- */
+
+/* Open SPEC as the disk NAME ("" gives it the next free of disk0, disk1, ...).
+ * -EEXIST for a name that is taken, else what st_stack_open says. Blocks. */
+int st_graph_open(struct st_graph *g, const char *name, const char *spec,
+                  bool read_only, const char **name_out, struct st_err *err);
+
+/* A door NAME that speaks NBD; opts->control and loops are the graph's. */
+int st_graph_add_nbd(struct st_graph *g, const char *name,
+                     const struct st_nbd_opts *opts, struct st_err *err);
+
+/* Serve DISK through DOOR as EXPORT. */
+int st_graph_export(struct st_graph *g, const char *door, const char *export,
+                    const char *disk, struct st_err *err);
+
+/* st_nbd_listen and st_nbd_connection of DOOR. FD is taken. */
+int st_graph_listen(struct st_graph *g, const char *door, int fd,
+                    struct st_err *err);
+int st_graph_connection(struct st_graph *g, const char *door, int fd,
+                        void (*ended)(void *arg), void *arg,
+                        struct st_err *err);
+
+/* Stop for good: edits that wait and new ones end with -ESHUTDOWN, one under
+ * way is waited for (paused disks are resumed); then every door stops as
+ * st_nbd_stop says, and every disk is flushed. DONE once: 0, -EIO when a flush
+ * failed, -ETIMEDOUT when requests had to be abandoned. */
+void st_graph_stop(struct st_graph *g, uint64_t timeout_ns,
+                   void (*done)(void *arg, int rc), void *arg);
+
+/* After st_graph_stop, hurry: cut the clients off now. */
+void st_graph_cut(struct st_graph *g);
+
+/* ---- What is there ---- */
+
+struct st_graph_disk {
+    const char *name, *spec;
+    struct st_disk *disk;
+    bool read_only;
+    bool paused;  /* by the verb */
+    bool leaving; /* removed, but requests have not come back yet */
+};
+
+/* The disk after PREV (NULL: the first), in the order they came; or NULL. Lent
+ * until the next turn of the loop. */
+const struct st_graph_disk *st_graph_next_disk(struct st_graph *g,
+                                               const struct st_graph_disk *prev);
+
+/* NULL: no such disk, or it is leaving. */
+const struct st_graph_disk *st_graph_find_disk(struct st_graph *g,
+                                               const char *name);
+
+struct st_graph_door {
+    const char *name, *kind; /* "nbd" */
+    struct st_nbd *nbd;
+};
+
+const struct st_graph_door *st_graph_next_door(struct st_graph *g,
+                                               const struct st_graph_door *prev);
+
+/* Values of the graph itself: edits done, failed, waiting. */
+void st_graph_inspect(struct st_graph *g, struct st_inspect *v);
+
+struct st_loop *st_graph_control(const struct st_graph *g);
+
+/* ---- Edits ---- */
+
+enum { ST_VERB_ARGS = 4 };
+
+struct st_graph_edit;
+
+/* One row of the table, which ends with a NULL name. */
+struct st_verb {
+    const char *name;   /* "add-export" */
+    const char *syntax; /* as ctl takes the words: "NAME=SPEC" */
+    const char *help;   /* one line */
+    /* The arguments' names, in that order; NULL after the last. A JSON body has
+     * members of these names. One that starts with '?' may be missing. */
+    const char *arg[ST_VERB_ARGS];
+    void (*start)(struct st_graph_edit *e); /* the graph's own */
+};
+
+const struct st_verb *st_graph_verbs(void);
+
+/* NULL: no such verb. */
+const struct st_verb *st_graph_verb(const char *name);
+
+/* An edit under way. The caller zeroes it, fills done (and arg, timeout_ns),
+ * and owns the memory until done is called: once, on the control loop, never
+ * before st_graph_do returns. */
+struct st_graph_edit {
+    void (*done)(struct st_graph_edit *e, int rc);
+    void *arg;
+    uint64_t timeout_ns; /* from st_graph_do on; 0 = 30 s */
+    struct st_err err;   /* out: a sentence when rc < 0 */
+    /* The graph's own; start functions read graph and text. */
+    struct st_graph *graph;
+    const struct st_verb *verb;
+    char *text[ST_VERB_ARGS]; /* owned */
+    struct st_list link;
+    struct st_task task;
+    struct st_timer timer;
+    void *job;
+};
+
+/* Start VERB with its arguments (copied; NULL: missing). rc is 0 or -errno:
+ *
+ *   -EINVAL     wrong in itself: a size, a SPEC, a missing argument
+ *   -ENOENT     no such disk, export or node
+ *   -EEXIST     the name is taken
+ *   -EBUSY      contradicts what is: pause of a paused disk, ...
+ *   -ENOTSUP, -EROFS, -EACCES, -ENOSPC, -EIO, ... as the disk says
+ *   -ETIMEDOUT  not done within the deadline; what was begun is undone, or for
+ *               remove-export: goes on, and its disk is `leaving` until then
+ *   -ESHUTDOWN  the graph is being stopped
+ */
+void st_graph_do(struct st_graph *g, const struct st_verb *verb,
+                 const char *const arg[ST_VERB_ARGS], struct st_graph_edit *e);
+
+/* E's caller goes away: done is not called any more; E's memory must still be
+ * there until FREED is called, on the control loop. An edit that has not
+ * started is not carried out; one that has goes on. */
+void st_graph_abandon(struct st_graph_edit *e,
+                      void (*freed)(struct st_graph_edit *e));
+
+#endif
