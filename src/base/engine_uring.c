@@ -32,6 +32,10 @@ enum {
     URING_SQ = 256,
     URING_CQ = 4 * URING_SQ,
     URING_SLOTS = 1024,
+    URING_BITE = 2,              /* most I/Os that one call submits: of more,
+                                  * the kernel holds back (plugs) the first
+                                  * until the last is ready, and the device
+                                  * has nothing to do meanwhile */
     URING_TRIES = 16,            /* of one I/O after EINTR or EAGAIN */
     URING_MAX_RW = 0x7ffff000,   /* the kernel's MAX_RW_COUNT */
     URING_INT_FLAG_REG_RING = 1, /* liburing's INT_FLAG_REG_RING */
@@ -262,6 +266,8 @@ uring_flush(struct uring *u)
         st_list_remove(e);
         u->inflight++;
         uring_prep(sqe, st_container(e, struct st_io, link), u->have_slots);
+        if (io_uring_sq_ready(&u->ring) >= URING_BITE)
+            io_uring_submit(&u->ring);
     }
     return true;
 }

@@ -11,7 +11,7 @@
  *   meets its own callback half-way.
  * - When nothing more is ready (or after a bounded number of rounds) the end
  *   tasks run (a door sends its batch of replies), then the engine flushes all
- *   prepared I/O with one system call and collects completions.
+ *   prepared I/O and collects completions.
  * - Other threads reach a loop only through its mailbox (st_post): an atomic
  *   list with an eventfd for a bell, rung only when the loop sleeps.
  * - Before it sleeps a loop spins for up to poll_us, only right after work and
