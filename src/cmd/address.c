@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * Where a server listens: a Unix socket, TCP, or a descriptor that somebody
- * hands us (inetd, systemd). See cmd.h.
+ * Where a server listens: a Unix socket, TCP, a descriptor that --fd names, or
+ * the sockets of a service manager (socket activation, sd_listen_fds(3)). See
+ * cmd.h.
  */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -13,6 +15,9 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
+#ifdef ST_HAVE_SYSTEMD
+#include <systemd/sd-daemon.h>
+#endif
 
 #include "cmd.h"
 #include "options.h"
@@ -94,6 +99,132 @@ parse_fd(struct st_cmd_address *a, const char *text, struct st_err *err)
     return 0;
 }
 
+/* ---- Socket activation ---- */
+
+/* The URI of the listening socket FD, for people. */
+static void
+activated_uri(struct st_cmd_address *a, int fd)
+{
+    union {
+        struct sockaddr sa;
+        struct sockaddr_un un;
+        struct sockaddr_in in;
+        struct sockaddr_in6 in6;
+    } at = {.sa = {.sa_family = AF_UNSPEC}};
+    socklen_t len = sizeof(at);
+    char host[INET6_ADDRSTRLEN];
+
+    if (getsockname(fd, &at.sa, &len) < 0)
+        at.sa.sa_family = AF_UNSPEC;
+    snprintf(a->before, sizeof(a->before), "descriptor %d", fd);
+    if (at.sa.sa_family == AF_UNIX && *at.un.sun_path) {
+        snprintf(a->before, sizeof(a->before), "nbd+unix:///");
+        snprintf(a->after, sizeof(a->after), "?socket=%.*s",
+                 (int)sizeof(at.un.sun_path), at.un.sun_path);
+    } else if (at.sa.sa_family == AF_INET) {
+        inet_ntop(AF_INET, &at.in.sin_addr, host, sizeof(host));
+        snprintf(a->before, sizeof(a->before), "nbd://%s:%u/", host,
+                 ntohs(at.in.sin_port));
+    } else if (at.sa.sa_family == AF_INET6) {
+        inet_ntop(AF_INET6, &at.in6.sin6_addr, host, sizeof(host));
+        snprintf(a->before, sizeof(a->before), "nbd://[%s]:%u/", host,
+                 ntohs(at.in6.sin6_port));
+    }
+}
+
+#ifdef ST_HAVE_SYSTEMD
+
+enum { SD_FIRST = SD_LISTEN_FDS_START };
+
+/* How many sockets a service manager has for us, SD_FIRST and up, closed for
+ * children; or -errno with a sentence. Gives their names. Only the first call
+ * finds them. */
+static int
+activated(char ***names, struct st_err *err)
+{
+    const char *text = getenv("LISTEN_FDS");
+    char said[32];
+    int n;
+
+    snprintf(said, sizeof(said), "%s", text ? text : "");
+    n = sd_listen_fds_with_names(1, names);
+    if (n < 0)
+        return st_err_set(err, EINVAL, "LISTEN_FDS '%s': %s", said,
+                          st_strerror(n));
+    return n;
+}
+
+static int
+activated_check(int fd, const char *name, struct st_err *err)
+{
+    if (sd_is_socket(fd, AF_UNSPEC, SOCK_STREAM, 1) > 0)
+        return 0;
+    return st_err_set(err, EINVAL,
+                      "descriptor %d of LISTEN_FDS, '%s', is no listening "
+                      "stream socket",
+                      fd, name);
+}
+
+#else
+
+enum { SD_FIRST = 3 };
+
+static int
+activated(char ***names, struct st_err *err)
+{
+    const char *pid = getenv("LISTEN_PID");
+
+    (void)names;
+    if (!pid || strtol(pid, NULL, 10) != getpid())
+        return 0;
+    return st_err_set(err, ENOTSUP,
+                      "LISTEN_FDS: socket activation is not "
+                      "built into this strata");
+}
+
+static int
+activated_check(int fd, const char *name, struct st_err *err)
+{
+    (void)fd;
+    (void)name;
+    (void)err;
+    return 0;
+}
+
+#endif
+
+/* Take the N sockets of a service manager. FD: --fd or NULL, which may name
+ * the only one; OTHER: another option that was given, or NULL. */
+static int
+take_activated(struct st_cmd_address *a, int n, char **names, const char *fd,
+               const char *other, struct st_err *err)
+{
+    int rc = 0;
+
+    if (other || (fd && (n > 1 || strtol(fd, NULL, 10) != SD_FIRST)))
+        return st_err_set(err, EINVAL,
+                          "'%s' is given, but a service manager hands over %d "
+                          "socket%s (LISTEN_FDS) to be served instead",
+                          other ? other : fd, n, n > 1 ? "s" : "");
+    if (fd)
+        return parse_fd(a, fd, err);
+    if (n > (int)(sizeof(a->fd) / sizeof(*a->fd)))
+        return st_err_set(err, EINVAL,
+                          "LISTEN_FDS '%d': too many sockets, expected up to "
+                          "%zu",
+                          n, sizeof(a->fd) / sizeof(*a->fd));
+    for (int i = 0; rc == 0 && i < n; i++) {
+        rc = activated_check(SD_FIRST + i, names ? names[i] : "", err);
+        if (rc == 0)
+            a->fd[a->nfds++] = SD_FIRST + i;
+    }
+    activated_uri(a, SD_FIRST);
+    if (n > 1)
+        snprintf(a->after + strlen(a->after),
+                 sizeof(a->after) - strlen(a->after), " and %d more", n - 1);
+    return rc;
+}
+
 int
 st_cmd_address_parse(struct st_cmd_address *a, const char *unix_text,
                      const char *addr, const char *fd, struct st_err *err)
@@ -105,6 +236,7 @@ st_cmd_address_parse(struct st_cmd_address *a, const char *unix_text,
         {0},
     };
     struct st_options o;
+    char **names = NULL;
     int rc;
 
     memset(a, 0, sizeof(*a));
@@ -113,6 +245,17 @@ st_cmd_address_parse(struct st_cmd_address *a, const char *unix_text,
                           "only one of --unix, --addr and --fd can be given, "
                           "not also '%s'",
                           fd ? fd : addr);
+    rc = activated(&names, err);
+    if (rc > 0) {
+        rc =
+            take_activated(a, rc, names, fd, unix_text ? unix_text : addr, err);
+        for (char **name = names; name && *name; name++)
+            free(*name);
+        free(names);
+        return rc;
+    }
+    if (rc < 0)
+        return rc;
     if (fd)
         return parse_fd(a, fd, err);
     if (!unix_text)

@@ -52,8 +52,11 @@ cmd_help(const struct st_cmd *c)
         putchar('\n');
     }
     printf("  -v, --verbose\n      say more; twice: still more\n"
-           "  -h, --help\n      this text\n\nSPEC is one of:\n");
-    st_stack_help(stdout);
+           "  -h, --help\n      this text\n");
+    if (strstr(c->syntax, "SPEC")) {
+        printf("\nSPEC is one of:\n");
+        st_stack_help(stdout);
+    }
     return ST_EXIT_OK;
 }
 

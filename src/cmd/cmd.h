@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Subcommands: a table in main.c, a file for each, and what they share.
+ * Subcommands: a table in commands.c, a file for each, and what they share.
  *
  * A command never exits by itself: it returns an exit status, and whatever is
  * wrong is one sentence on standard error that quotes the offending text.
@@ -59,7 +59,14 @@ struct st_cmd {
     int (*run)(const struct st_cmd_args *a); /* gives an exit status */
 };
 
-extern const struct st_cmd st_cmd_nbd, st_cmd_info, st_cmd_bench;
+extern const struct st_cmd st_cmd_nbd, st_cmd_info, st_cmd_bench,
+    st_cmd_completion;
+
+/* All of them, ended by NULL (commands.c): for --help, completion, manuals. */
+extern const struct st_cmd *const st_cmd_all[];
+
+/* The line of --version: "strata 0.1.0 (io_uring, threads, openssl 3.0.1)". */
+void st_cmd_version(FILE *out);
 
 /* Parse ARGV (ARGV[0] is the command) and run C, or print its --help. */
 int st_cmd_run(const struct st_cmd *c, int argc, char **argv);
@@ -132,8 +139,11 @@ struct st_cmd_address {
     uint64_t dev, ino;            /* of the socket that we made */
 };
 
-/* Understand the values of --unix, --addr and --fd (NULL: not given; none:
- * localhost, NBD's port); opens nothing. 0 or -EINVAL with a sentence. */
+/* Understand the values of --unix, --addr and --fd (NULL: not given; none: the
+ * sockets of a service manager, LISTEN_FDS, else localhost, NBD's port); opens
+ * nothing. A service manager's sockets are taken by the first call, and its
+ * variables out of the environment: before other threads start. 0, or -EINVAL
+ * or -ENOTSUP with a sentence. */
 int st_cmd_address_parse(struct st_cmd_address *a, const char *unix_text,
                          const char *addr, const char *fd, struct st_err *err);
 

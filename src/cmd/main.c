@@ -1,23 +1,19 @@
 /* SPDX-License-Identifier: MIT
  *
- * strata: the subcommand table.
+ * strata: what stands before the commands.
  */
 #include <errno.h>
 #include <string.h>
 
 #include "cmd.h"
 #include "stack.h"
-#include "version.h"
-
-static const struct st_cmd *const commands[] = {&st_cmd_nbd, &st_cmd_info,
-                                                &st_cmd_bench, NULL};
 
 static void
 help(FILE *out)
 {
     fputs("usage: strata COMMAND [OPTION]... [SPEC]\n\n", out);
-    for (unsigned i = 0; commands[i]; i++)
-        fprintf(out, "  %-8s%s\n", commands[i]->name, commands[i]->help);
+    for (const struct st_cmd *const *c = st_cmd_all; *c; c++)
+        fprintf(out, "  %-12s%s\n", (*c)->name, (*c)->help);
     fputs("\nstrata COMMAND --help tells the options of a command, "
           "strata --version the version.\nA SPEC says what a disk is made "
           "of:\n\n",
@@ -41,12 +37,12 @@ run(int argc, char **argv)
         return ST_EXIT_OK;
     }
     if (strcmp(word, "--version") == 0) {
-        printf("strata %s\n", ST_VERSION);
+        st_cmd_version(stdout);
         return ST_EXIT_OK;
     }
-    for (unsigned i = 0; commands[i]; i++)
-        if (strcmp(word, commands[i]->name) == 0)
-            return st_cmd_run(commands[i], argc - 1, argv + 1);
+    for (const struct st_cmd *const *c = st_cmd_all; *c; c++)
+        if (strcmp(word, (*c)->name) == 0)
+            return st_cmd_run(*c, argc - 1, argv + 1);
     return st_cmd_fail(ST_EXIT_USAGE, "unknown %s '%s', see 'strata --help'",
                        *word == '-' ? "option" : "command", word);
 }
