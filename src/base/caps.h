@@ -23,6 +23,8 @@
       "a new connection is closed at once")                                    \
     X(BOUNCE, "bounce", UINT64_C(256) << 20, "bytes",                          \
       "requests wait in order; one that is alone is always granted")           \
+    X(API_CLIENTS, "api-clients", 64, "sockets",                               \
+      "a request of a new connection is answered with status 503")             \
     X(WORKERS, "workers", 64, "threads", "jobs wait in order")
 
 enum st_cap {

@@ -4,16 +4,23 @@
  * the control loop (guide/control.md has every request as a curl line).
  *
  *   GET  /                       the page: the live pipeline in a browser
- *   GET  /v1/inspect[/PATH][?depth=N]     values: {"name": value, ...}
- *   PUT  /v1/inspect/PATH        body: the new value, as text or JSON
- *   GET  /v1/verbs               the table of verbs
- *   POST /v1/VERB                body: {"argument": "text", ...}
+ *   GET  /v1/inspect[/PATH][?depth=N]     values: {"name": value, ...}, or
+ *                                the one value that PATH leads to. Objects
+ *                                below the N-th level are null
+ *   PUT  /v1/inspect/PATH        body: the new value, as text, or as JSON with
+ *                                Content-Type: application/json. The verb set
+ *   GET  /v1/verbs               {"verbs": [{"name", "syntax", "help",
+ *                                "arguments": [{"name", "optional"}]}]}
+ *   POST /v1/VERB                body: {"argument": "text", ...}; numbers are
+ *                                taken as text. {"ok": true} when it is done
  *   GET  /metrics                Prometheus text format 0.0.4
  *
+ * Segments of PATH are percent-encoded; HEAD is GET without the body.
+ *
  * A failure is {"error": "SENTENCE"} with the status that fits: 400 wrong in
- * itself, 403 another user, 404, 405, 409 contradicts what is, 413 body over
- * 64 KiB, 501 not supported, 503 stopping or too many clients, 504 deadline,
- * 507 no space, else 500.
+ * itself, 403 another user, another origin or a value that cannot be set, 404,
+ * 405, 409 contradicts what is, 413 body over 64 KiB, 415, 501 not supported,
+ * 503 stopping or too many clients, 504 deadline, 507 no space, else 500.
  *
  * Only root, our own user and ALLOWED_UID may ask (SO_PEERCRED). No handler
  * blocks: an edit suspends its connection. Clients that are slow are cut off
@@ -23,6 +30,7 @@
 #define ST_CONTROL_H
 
 #include <jansson.h>
+#include <stdio.h>
 #include <sys/types.h>
 
 #include "graph.h"
@@ -51,11 +59,19 @@ void st_control_destroy(struct st_control *c, void (*done)(void *arg),
 /* A disk with its properties and counters, and the tree below it. Sizes and
  * counters are numbers. Gives a reference. Home loop.
  *
- *   {"name": "a", "size": 1048576, ..., "backend": {"kind": "delay", ...,
- *      "inner": {"kind": "layered", ..., "layers": {"0": {...}, "1": {...}}}}}
+ *   {"name": "a", "size": 1048576, "policy": "report", ...,
+ *    "errors": {"read": 0, "write": 0, ...},
+ *    "latency": {"read": {"count": 9, "sum_ns": 81000, "p50_ns": 8192,
+ *                         "p99_ns": 16384, "max_ns": 16384}, "write": ...},
+ *    "backend": {"kind": "delay", "label": "...", "size": 1048576, ...,
+ *       "inner": {"kind": "layered", ...,
+ *          "layers": {"0": {"kind": "ram", "read_cache": 0, ...}, "1": ...}}}}
  *
  * A transparent node's child is "inner"; a layered disk's children are
- * "layers"; children of others are "children", by number. */
+ * "layers", each with what the layered disk says of it beside its own values;
+ * children of others are "children", by number. The errors and latencies are
+ * by operation, since the disk was opened; p50, p99 and max are upper bounds,
+ * powers of two. */
 json_t *st_inspect_disk(struct st_disk *d);
 
 /* The same for people, at most 79 columns wide. */
@@ -64,7 +80,12 @@ void st_inspect_print(FILE *out, struct st_disk *d);
 /* The whole of GET /v1/inspect:
  *   {"version", "engine", "caps": {NAME: {used, peak, limit, refused, unit,
  *    when_full}}, "graph": {...}, "disks": {NAME: ...}, "doors": {NAME: ...}}
- */
+ *
+ * Of a disk that the graph has: also "spec", and as 0 or 1 "paused" and
+ * "leaving". Of a door: "kind", "totals": {"clients_total", "requests",
+ * "errors", "protocol_errors", "bytes_in", "bytes_out"}, and what the door says
+ * itself: "exports": {NAME: ...}, "clients": {N: ...}. Names that are not
+ * UTF-8 have '?' for their odd bytes. Gives a reference. */
 json_t *st_inspect_graph(struct st_graph *g, const char *version);
 
 #endif
