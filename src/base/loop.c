@@ -436,11 +436,16 @@ st_loop_destroy(struct st_loop *loop)
 {
     struct st_domain *d;
     struct st_loop_impl *l;
+    struct st_resident *r;
 
     if (!loop)
         return;
     l = st_loop_impl(loop);
     d = loop->domain;
+    while ((r = l->residents) != NULL) {
+        l->residents = r->next;
+        r->end(r);
+    }
     assert(l->live && !l->turning && !l->started);
     /* Of watches that are gone a task may still be queued: the engine's. */
     for (struct st_task *t = loop->ready; t; t = t->next)
@@ -454,6 +459,26 @@ st_loop_destroy(struct st_loop *loop)
     pthread_mutex_lock(&d->lock);
     l->live = false;
     pthread_mutex_unlock(&d->lock);
+}
+
+struct st_resident *
+st_loop_resident(struct st_loop *loop, const void *key,
+                 struct st_resident *(*make)(struct st_loop *l))
+{
+    struct st_loop_impl *l = st_loop_impl(loop);
+    struct st_resident *r;
+
+    pthread_mutex_lock(&loop->domain->lock);
+    r = l->residents;
+    while (r && r->key != key)
+        r = r->next;
+    if (!r && (r = make(loop)) != NULL) {
+        r->key = key;
+        r->next = l->residents;
+        l->residents = r;
+    }
+    pthread_mutex_unlock(&loop->domain->lock);
+    return r;
 }
 
 /* ---- The way to the engine and the pool ---- */

@@ -236,6 +236,24 @@ struct st_job {
  * thread can be started at all, WORK runs here. */
 void st_job_start(struct st_loop *l, struct st_job *j);
 
+/* ---- What lives with a loop ---- */
+
+/* Something that the users of a loop share: made by the first who needs it, it
+ * ends with the loop. The first member of whatever it is. */
+struct st_resident {
+    void (*end)(struct st_resident *r); /* within st_loop_destroy: free it */
+    /* The loop's own. */
+    struct st_resident *next;
+    const void *key;
+};
+
+/* L's resident of that KEY (any address that is its user's own); if there is
+ * none yet, the one that MAKE gives, or NULL when it gives none. Any thread.
+ * MAKE runs with a lock that st_loop_create takes. */
+struct st_resident *
+st_loop_resident(struct st_loop *l, const void *key,
+                 struct st_resident *(*make)(struct st_loop *l));
+
 /* ---- Memory that others may still be reading ---- */
 
 struct st_deferred {

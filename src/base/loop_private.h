@@ -54,6 +54,8 @@ struct st_loop_impl {
 
     struct st_deferred *deferred, **deferred_tail;
 
+    struct st_resident *residents; /* the domain's lock */
+
     struct st_loop_impl *next; /* in the domain; constant */
     pthread_t thread;          /* of st_loop_start */
     bool started;

@@ -617,6 +617,66 @@ waiting_for_nothing_ends_in_a_virtual_domain(void **state)
     world_close(w);
 }
 
+struct lodger {
+    struct st_resident resident;
+    struct st_loop *home;
+    struct st_task task;
+};
+
+static unsigned lodgers_ended;
+
+static void
+lodger_ends(struct st_resident *r)
+{
+    struct lodger *l = (struct lodger *)r;
+
+    st_retract(l->home, &l->task); /* it may still have posted something */
+    lodgers_ended++;
+    free(l);
+}
+
+static struct st_resident *
+lodger_make(struct st_loop *l)
+{
+    struct lodger *n = calloc(1, sizeof(*n));
+
+    assert_non_null(n);
+    n->resident.end = lodger_ends;
+    n->home = l;
+    st_post(l, &n->task);
+    return &n->resident;
+}
+
+static struct st_resident *
+no_lodger(struct st_loop *l)
+{
+    (void)l;
+    return NULL;
+}
+
+static void
+residents_are_shared_and_end_with_the_loop(void **state)
+{
+    static const char key[2];
+    struct world w = world_open(*state, 0, 1);
+    struct st_resident *a = st_loop_resident(w.l, &key[0], lodger_make);
+    struct st_resident *b;
+
+    lodgers_ended = 0;
+    assert_non_null(a);
+    assert_null(st_loop_resident(w.l, &key[1], no_lodger));
+    b = st_loop_resident(w.l, &key[1], lodger_make);
+    assert_true(b && b != a);
+    assert_ptr_equal(st_loop_resident(w.l, &key[0], no_lodger), a);
+    st_loop_destroy(w.l);
+    assert_int_equal(lodgers_ended, 2);
+    /* The loop may be used again, without them. */
+    assert_int_equal(st_loop_create(w.d, &w.l, NULL), 0);
+    assert_null(st_loop_resident(w.l, &key[0], no_lodger));
+    world_close(w);
+    assert_int_equal(lodgers_ended, 2);
+}
+
 static void
 unknown_engines_are_refused(void **state)
 {
@@ -665,6 +725,9 @@ main(void)
         ON(jobs_pass_a_hung_one, auto),
         ON(jobs_pass_a_hung_one, threads),
         ON(jobs_pass_a_hung_one, virtual),
+        ON(residents_are_shared_and_end_with_the_loop, auto),
+        ON(residents_are_shared_and_end_with_the_loop, threads),
+        ON(residents_are_shared_and_end_with_the_loop, virtual),
         cmocka_unit_test(seeds_choose_and_repeat_the_order),
         cmocka_unit_test(waiting_for_nothing_ends_in_a_virtual_domain),
         cmocka_unit_test(unknown_engines_are_refused),
