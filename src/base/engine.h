@@ -56,6 +56,10 @@ extern const struct st_engine_ops st_engine_uring;
 extern const struct st_engine_ops st_engine_threads;
 extern const struct st_engine_ops st_engine_virtual;
 
+/* The io_uring of L, for tests of what it refuses; NULL: another engine, or
+ * none was built. L's thread. */
+struct io_uring *st_uring_of(struct st_loop *l);
+
 /* Execute IO with plain system calls and set io->res: what a worker or the
  * virtual engine does. */
 void st_io_execute(struct st_io *io);

@@ -8,9 +8,11 @@
  *
  * Nothing is put into the ring before the flush, so a full or busy ring only
  * means that the lists wait for the next turn. Watches are multishot polls,
- * which report edges and are armed again when the kernel ends them. The ring
- * is created disabled and enabled by the loop's own thread, so that it can be
- * handed to a single issuer whose completions run only when it asks for them.
+ * which report edges and are armed again when the kernel ends them.
+ *
+ * The ring is created disabled, restricted to what this file does with it, and
+ * enabled by the loop's own thread: a seccomp filter does not see what goes
+ * through a ring, and a single issuer's completions run when it asks for them.
  *
  * user_data: an st_io, or an st_watch_half with bit 0 (its poll) or bit 1 (the
  * poll's removal) set; 0 is nobody.
@@ -62,6 +64,34 @@ struct uring {
     uint64_t slots[URING_SLOTS / 64];
 };
 
+/* All that is ever put into a ring. */
+static const struct {
+    int op;
+    const char *name;
+} uring_ops[] = {
+    {IORING_OP_READ, "READ"},
+    {IORING_OP_WRITE, "WRITE"},
+    {IORING_OP_READV, "READV"},
+    {IORING_OP_WRITEV, "WRITEV"},
+    {IORING_OP_FSYNC, "FSYNC"},
+    {IORING_OP_FALLOCATE, "FALLOCATE"},
+    {IORING_OP_POLL_ADD, "POLL_ADD"},
+    {IORING_OP_ASYNC_CANCEL, "CANCEL"},
+    {IORING_OP_POLL_REMOVE, "POLL_REMOVE"},
+};
+
+/* All that is ever registered once it is enabled. */
+static const uint8_t uring_registers[] = {
+    IORING_REGISTER_FILES_UPDATE,
+    IORING_REGISTER_RING_FDS,
+    IORING_UNREGISTER_RING_FDS,
+};
+
+enum {
+    URING_OPS = sizeof(uring_ops) / sizeof(uring_ops[0]),
+    URING_REGISTERS = sizeof(uring_registers) / sizeof(uring_registers[0]),
+};
+
 static int
 uring_init(struct io_uring *ring)
 {
@@ -84,20 +114,6 @@ uring_init(struct io_uring *ring)
 static int
 uring_probe(struct st_err *err)
 {
-    static const struct {
-        int op;
-        const char *name;
-    } needed[] = {
-        {IORING_OP_READ, "READ"},
-        {IORING_OP_WRITE, "WRITE"},
-        {IORING_OP_READV, "READV"},
-        {IORING_OP_WRITEV, "WRITEV"},
-        {IORING_OP_FSYNC, "FSYNC"},
-        {IORING_OP_FALLOCATE, "FALLOCATE"},
-        {IORING_OP_POLL_ADD, "POLL_ADD"},
-        {IORING_OP_ASYNC_CANCEL, "CANCEL"},
-        {IORING_OP_POLL_REMOVE, "POLL_REMOVE"},
-    };
     struct io_uring ring;
     struct io_uring_probe *probe;
     const char *missing = NULL;
@@ -112,9 +128,9 @@ uring_probe(struct st_err *err)
     probe = io_uring_get_probe_ring(&ring);
     if (!probe)
         missing = "PROBE";
-    for (size_t i = 0; probe && i < sizeof(needed) / sizeof(needed[0]); i++)
-        if (!io_uring_opcode_supported(probe, needed[i].op))
-            missing = needed[i].name;
+    for (unsigned i = 0; probe && i < URING_OPS; i++)
+        if (!io_uring_opcode_supported(probe, uring_ops[i].op))
+            missing = uring_ops[i].name;
     io_uring_free_probe(probe);
     io_uring_queue_exit(&ring);
     if (missing)
@@ -133,6 +149,27 @@ uring_make_slots(struct io_uring *ring)
     for (size_t i = 0; i < URING_SLOTS; i++)
         none[i] = -1;
     return io_uring_register_files(ring, none, URING_SLOTS) == 0;
+}
+
+/* From its enabling on the ring refuses everything else with EACCES, whoever
+ * asks. Kernels before 5.10 cannot. 0 or -errno. */
+static int
+uring_restrict(struct io_uring *ring)
+{
+    struct io_uring_restriction r[URING_OPS + URING_REGISTERS + 1] = {0};
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < URING_OPS; i++) {
+        r[n].opcode = IORING_RESTRICTION_SQE_OP;
+        r[n++].sqe_op = (uint8_t)uring_ops[i].op;
+    }
+    for (unsigned i = 0; i < URING_REGISTERS; i++) {
+        r[n].opcode = IORING_RESTRICTION_REGISTER_OP;
+        r[n++].register_op = uring_registers[i];
+    }
+    r[n].opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED;
+    r[n++].sqe_flags = IOSQE_FIXED_FILE;
+    return io_uring_register_restrictions(ring, r, n);
 }
 
 static int
@@ -155,6 +192,10 @@ uring_create(struct st_loop *l, struct st_engine **out, struct st_err *err)
                           st_strerror(rc));
     }
     u->have_slots = uring_make_slots(&u->ring);
+    rc = uring_restrict(&u->ring); /* the last that is registered freely */
+    if (rc)
+        st_debug(l->domain->log, "loop %u: its io_uring is not restricted: %s",
+                 l->index, st_strerror(rc));
     *out = &u->base;
     return 0;
 }
@@ -463,12 +504,27 @@ uring_destroy(struct st_engine *e)
     free(u);
 }
 
+struct io_uring *
+st_uring_of(struct st_loop *l)
+{
+    struct st_engine *e = st_loop_impl(l)->engine;
+
+    return e->ops == &st_engine_uring ? &((struct uring *)e)->ring : NULL;
+}
+
 #else /* no liburing */
 
 static int
 uring_probe(struct st_err *err)
 {
     return st_err_set(err, ENOTSUP, "built without io_uring");
+}
+
+struct io_uring *
+st_uring_of(struct st_loop *l)
+{
+    (void)l;
+    return NULL;
 }
 
 #endif

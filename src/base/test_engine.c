@@ -17,6 +17,10 @@
 #include "engine.h"
 #include "mem.h"
 
+#ifdef ST_HAVE_URING
+#include <liburing.h>
+#endif
+
 enum { MANY = 500, SEGMENTS = 1024 };
 
 struct world {
@@ -572,6 +576,121 @@ a_watch_that_fires_while_it_goes_lets_go_all_the_same(void **state)
     }
 }
 
+/* ---- What a ring refuses ---- */
+
+#ifdef ST_HAVE_URING
+
+enum { RAW = 0x5a0 }; /* user_data that is nobody's */
+
+/* What the kernel answers to the entry SQE, which says nothing of its own. */
+static int
+ring_answer(struct io_uring *ring, struct io_uring_sqe *sqe)
+{
+    struct io_uring_cqe *cqe;
+    int res;
+
+    sqe->user_data = RAW;
+    assert_int_equal(io_uring_submit(ring), 1);
+    assert_int_equal(io_uring_wait_cqe(ring, &cqe), 0);
+    assert_int_equal(cqe->user_data, RAW);
+    res = cqe->res;
+    io_uring_cqe_seen(ring, cqe);
+    return res;
+}
+
+/* The ring of a loop that has turned, or NULL. */
+static struct io_uring *
+ring_enabled(struct world *w)
+{
+    assert_int_equal(io_one(w, io_make(w, ST_IO_FSYNC, 0, NULL, 0)), 0);
+    return st_uring_of(w->l);
+}
+
+static void
+rings_refuse_other_operations(void **state)
+{
+    struct io_uring *ring = ring_enabled(*state);
+    struct io_uring_sqe *sqe;
+
+    for (unsigned op = 0; ring && op < IORING_OP_LAST; op++) {
+        switch (op) {
+        case IORING_OP_READ:
+        case IORING_OP_WRITE:
+        case IORING_OP_READV:
+        case IORING_OP_WRITEV:
+        case IORING_OP_FSYNC:
+        case IORING_OP_FALLOCATE:
+        case IORING_OP_POLL_ADD:
+        case IORING_OP_POLL_REMOVE:
+        case IORING_OP_ASYNC_CANCEL:
+            continue;
+        }
+        sqe = io_uring_get_sqe(ring);
+        io_uring_prep_nop(sqe);
+        sqe->opcode = (uint8_t)op;
+        assert_int_equal(ring_answer(ring, sqe), -EACCES);
+    }
+    if (!ring)
+        return;
+    /* Those that would leave a sandbox, as they are really used. */
+    sqe = io_uring_get_sqe(ring);
+    io_uring_prep_socket(sqe, AF_INET, SOCK_STREAM, 0, 0);
+    assert_int_equal(ring_answer(ring, sqe), -EACCES);
+    sqe = io_uring_get_sqe(ring);
+    io_uring_prep_openat(sqe, AT_FDCWD, "/dev/null", O_RDONLY, 0);
+    assert_int_equal(ring_answer(ring, sqe), -EACCES);
+}
+
+static void
+rings_refuse_other_flags(void **state)
+{
+    static const unsigned flags[] = {IOSQE_IO_LINK, IOSQE_IO_HARDLINK,
+                                     IOSQE_IO_DRAIN, IOSQE_ASYNC,
+                                     IOSQE_BUFFER_SELECT};
+    struct world *w = *state;
+    struct io_uring *ring = ring_enabled(w);
+
+    for (unsigned i = 0; ring && i < 5; i++) {
+        struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
+        char byte;
+
+        io_uring_prep_read(sqe, w->fd, &byte, 1, 0);
+        sqe->flags |= (uint8_t)flags[i];
+        assert_int_equal(ring_answer(ring, sqe), -EACCES);
+    }
+}
+
+static void
+rings_refuse_other_registrations(void **state)
+{
+    struct io_uring *ring = ring_enabled(*state);
+    struct io_uring_restriction all = {.opcode = IORING_RESTRICTION_SQE_OP,
+                                       .sqe_op = IORING_OP_SOCKET};
+    char page[4096];
+    struct iovec iov = {page, sizeof(page)};
+
+    if (!ring)
+        return;
+    assert_int_equal(io_uring_register_buffers(ring, &iov, 1), -EACCES);
+    assert_int_equal(io_uring_register_personality(ring), -EACCES);
+    assert_int_equal(io_uring_unregister_files(ring), -EACCES);
+    /* Restrictions are for ever. */
+    assert_true(io_uring_register_restrictions(ring, &all, 1) < 0);
+    assert_true(io_uring_enable_rings(ring) < 0);
+}
+
+#else
+
+static void
+rings_refuse_other_operations(void **state)
+{
+    assert_null(st_uring_of(((struct world *)*state)->l));
+}
+#define rings_refuse_other_flags         rings_refuse_other_operations
+#define rings_refuse_other_registrations rings_refuse_other_operations
+
+#endif
+
 #define T(test) cmocka_unit_test_setup_teardown(test, world_open, world_close)
 
 int
@@ -594,6 +713,9 @@ main(void)
         T(a_removed_watch_is_not_called),
         T(closing_after_removal_reaches_the_peer),
         T(a_watch_that_fires_while_it_goes_lets_go_all_the_same),
+        T(rings_refuse_other_operations),
+        T(rings_refuse_other_flags),
+        T(rings_refuse_other_registrations),
     };
     int failed = 0, skipped = 0;
 
