@@ -30,6 +30,7 @@ enum { OPS, BYTES, BUCKETS };
 
 struct buckets {
     _Atomic unsigned refs;
+    _Atomic unsigned members;  /* of refs, without keepers */
     int64_t burst;             /* ns */
     uint64_t rate[BUCKETS];    /* tokens a second; 0: no limit */
     uint64_t quantum[BUCKETS]; /* tokens that a loop takes at once */
@@ -39,6 +40,7 @@ struct buckets {
 struct throttle {
     struct st_node base;     /* first */
     struct buckets *buckets; /* owned with others */
+    bool keeper;
 };
 
 struct throttle_chan {
@@ -236,17 +238,19 @@ throttle_inspect(struct st_node *n, struct st_inspect *v)
     v->u64(v, "iops", b->rate[OPS]);
     v->u64(v, "bytes", b->rate[BYTES]);
     v->u64(v, "burst_ns", (uint64_t)b->burst);
-    v->u64(v, "group_members", b->refs);
+    v->u64(v, "group_members", b->members);
 }
 
 static void
 throttle_close(struct st_node *n)
 {
-    struct buckets *b = ((struct throttle *)n)->buckets;
+    struct throttle *t = (struct throttle *)n;
 
-    if (atomic_fetch_sub(&b->refs, 1) == 1)
-        free(b);
-    free(n);
+    if (!t->keeper)
+        atomic_fetch_sub(&t->buckets->members, 1);
+    if (atomic_fetch_sub(&t->buckets->refs, 1) == 1)
+        free(t->buckets);
+    free(t);
 }
 
 static const struct st_node_ops throttle_ops = {
@@ -259,6 +263,12 @@ static const struct st_node_ops throttle_ops = {
     .close = throttle_close,
 };
 
+static int64_t
+burst_of(const struct st_throttle_opts *o)
+{
+    return (int64_t)st_min(o->burst_ns ? o->burst_ns : BURST, LONGEST);
+}
+
 static struct buckets *
 buckets_create(const struct st_throttle_opts *o)
 {
@@ -267,13 +277,19 @@ buckets_create(const struct st_throttle_opts *o)
 
     if (!b)
         return NULL;
-    b->burst = (int64_t)st_min(o->burst_ns ? o->burst_ns : BURST, LONGEST);
+    b->burst = burst_of(o);
     for (unsigned i = 0; i < BUCKETS; i++) {
         b->rate[i] = rate[i];
         b->quantum[i] = st_max(rate[i] / (SECOND / QUANTUM), 1);
         b->empty_at[i] = INT64_MIN / 2; /* full */
     }
     return b;
+}
+
+unsigned
+st_throttle_members(const struct st_node *n)
+{
+    return atomic_load(&((const struct throttle *)n)->buckets->members);
 }
 
 int
@@ -294,12 +310,16 @@ st_throttle_create(struct st_loop *home, const struct st_throttle_opts *o,
         return st_err_set(err, ENOMEM, "%s: no memory", label);
     }
     if (t->buckets->rate[OPS] != o->iops ||
-        t->buckets->rate[BYTES] != o->bytes) {
+        t->buckets->rate[BYTES] != o->bytes ||
+        (o->burst_ns && t->buckets->burst != burst_of(o))) {
         free(t);
         return st_err_set(err, EINVAL, "%s: its group has other limits, %s",
                           label, o->group->label);
     }
     atomic_fetch_add(&t->buckets->refs, 1);
+    t->keeper = o->keeper;
+    if (!t->keeper)
+        atomic_fetch_add(&t->buckets->members, 1);
     st_node_init(&t->base, &throttle_ops, home, label);
     *out = &t->base;
     return 0;

@@ -23,9 +23,11 @@
 struct st_throttle_opts {
     uint64_t iops;         /* requests a second; 0: any number */
     uint64_t bytes;        /* bytes a second; 0: any number */
-    uint64_t burst_ns;     /* 0: 100 ms */
+    uint64_t burst_ns;     /* 0: 100 ms, or what the group has */
     struct st_node *group; /* borrowed: another throttle, to share the buckets
                             * of (its limits must be the same), or NULL */
+    bool keeper;           /* only keeps what a group shares: counts as none of
+                            * its members, and is in no tree */
 };
 
 /* A transparent node without a child yet: st_node_adopt it or st_disk_insert
@@ -34,5 +36,8 @@ struct st_throttle_opts {
 int st_throttle_create(struct st_loop *home, const struct st_throttle_opts *o,
                        const char *label, struct st_node **out,
                        struct st_err *err);
+
+/* How many throttles share N's buckets, keepers left out. Any thread. */
+unsigned st_throttle_members(const struct st_node *n);
 
 #endif
