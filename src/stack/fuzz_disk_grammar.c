@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Any text as a disk spec, parsed and never opened, and as an option string.
+ * Any text as a disk spec and as a decorator, parsed and never opened, and as
+ * an option string.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (!text)
         abort();
     if (st_spec_parse(text, &spec, &err) == 0)
+        st_spec_free(spec);
+    if (st_spec_parse_decorator(text, &spec, &err) == 0)
         st_spec_free(spec);
     if (st_options_parse("--disk", text, table, &options, &err) == 0)
         st_options_free(&options);

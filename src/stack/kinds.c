@@ -166,15 +166,11 @@ throttle_open(const struct st_kind *k, struct st_stack *s, const char *label)
         .bytes = st_spec_arg(s->spec, "bytes")->number,
         .burst_ns = MS * st_spec_arg(s->spec, "burst")->number,
     };
-    int rc;
+    const char *group = st_spec_arg(s->spec, "group")->text;
+    int rc = group ? st_stack_group_join(s, group, &o, label)
+                   : st_throttle_create(s->home, &o, label, &s->node, s->err);
 
     (void)k;
-    if (st_spec_arg(s->spec, "group")->text)
-        return st_err_set(s->err, ENOTSUP,
-                          "'%s': group= joins disks of one "
-                          "graph, and this strata opens each disk alone",
-                          label);
-    rc = st_throttle_create(s->home, &o, label, &s->node, s->err);
     return rc ? rc : st_stack_adopt(s);
 }
 
@@ -205,37 +201,39 @@ autocache_open(const struct st_kind *k, struct st_stack *s, const char *label)
 
 static const struct st_kind kinds[] = {
     {"", "<path>[;direct][;create=<len>][;sector=<sector>]",
-     "as file:, unless it looks like another kind", file_open},
+     "as file:, unless it looks like another kind", file_open, false},
     {"file", "file:<path>[;direct][;create=<len>][;sector=<sector>]",
-     "a raw image; the name's extension may ask for a format", file_open},
+     "a raw image; the name's extension may ask for a format", file_open,
+     false},
     {"raw", "raw:<path>[;direct][;sector=<sector>]",
-     "a raw image, whatever its name and content say", file_open},
-    {"mem", "mem:<len>[;sector=<sector>]", "memory, lost at exit", mem_open},
+     "a raw image, whatever its name and content say", file_open, false},
+    {"mem", "mem:<len>[;sector=<sector>]", "memory, lost at exit", mem_open,
+     false},
     {"memdiff", "memdiff:<disk>",
      "what is written stays in memory, above a disk that is only read",
-     memdiff_open},
+     memdiff_open, false},
     {"delay", "delay:<ms>[;read=<ms>][;write=<ms>][;flush=<ms>]:<disk>",
-     "reads and writes wait first", delay_open},
+     "reads and writes wait first", delay_open, true},
     {"throttle", "throttle:<iops>[/<bytes>][;burst=<ms>][;group=<name>]:<disk>",
-     "so many requests and bytes a second; 0 is no limit", throttle_open},
+     "so many requests and bytes a second; 0 is no limit", throttle_open, true},
     {"fault", "fault:<rules file>:<disk>", "errors, delays and hangs by rules",
-     fault_open},
+     fault_open, true},
 
-    {"vhd", "vhd:<path>", NULL, NULL},
-    {"vhdx", "vhdx:<path>", NULL, NULL},
-    {"sql", "sql:<path>[;create=<len>]", NULL, NULL},
-    {"sqldiff", "sqldiff:<path>[;create]:<disk>", NULL, NULL},
-    {"autocache", "autocache:[<key>]:<disk>", NULL, autocache_open},
-    {"cache", "cache:<len>:<upper>:<disk>", NULL, NULL},
-    {"blob", "blob:flat|vhd1:<url>", NULL, NULL},
-    {"crypt", "crypt:xts-aes-256:<key file>:<disk>", NULL, NULL},
-    {"prwrap", "prwrap:<disk>", NULL, NULL},
-    {"stripe", "stripe:<chunk>:[<disk>][<disk>]...", NULL, NULL},
-    {"nvme", "nvme:<pci address|vfio-user=path>/<nsid>", NULL, NULL},
-    {"nbd", "nbd:<uri>", NULL, NULL},
-    {"rbd", "rbd:<pool>/<image>[@<snap>][;conf=<file>][;id=<user>]", NULL,
-     NULL},
-    {NULL, NULL, NULL, NULL},
+    {"vhd", "vhd:<path>", NULL, NULL, false},
+    {"vhdx", "vhdx:<path>", NULL, NULL, false},
+    {"sql", "sql:<path>[;create=<len>]", NULL, NULL, false},
+    {"sqldiff", "sqldiff:<path>[;create]:<disk>", NULL, NULL, false},
+    {"autocache", "autocache:[<key>]:<disk>", NULL, autocache_open, false},
+    {"cache", "cache:<len>:<upper>:<disk>", NULL, NULL, false},
+    {"blob", "blob:flat|vhd1:<url>", NULL, NULL, false},
+    {"crypt", "crypt:xts-aes-256:<key file>:<disk>", NULL, NULL, false},
+    {"prwrap", "prwrap:<disk>", NULL, NULL, true},
+    {"stripe", "stripe:<chunk>:[<disk>][<disk>]...", NULL, NULL, false},
+    {"nvme", "nvme:<pci address|vfio-user=path>/<nsid>", NULL, NULL, false},
+    {"nbd", "nbd:<uri>", NULL, NULL, false},
+    {"rbd", "rbd:<pool>/<image>[@<snap>][;conf=<file>][;id=<user>]", NULL, NULL,
+     false},
+    {NULL, NULL, NULL, NULL, false},
 };
 
 const struct st_kind *

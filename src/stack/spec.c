@@ -16,6 +16,8 @@
  *   <upper>        a spec in brackets, or up to the next colon
  *   [<disk>]...    specs in brackets, one or more
  *
+ * A decorator alone ends where its disk would begin: "delay:5".
+ *
  * A field ends at the separator that follows it: the first ':' that is not
  * escaped, or the last '/'. The parser works in a copy of the text, which it
  * cuts in place; the untouched text beside it serves for sentences.
@@ -32,6 +34,8 @@
 struct parser {
     char *text; /* as written */
     char *work; /* the copy that is cut */
+    const struct st_kind_more *more;
+    bool alone; /* the outermost is a decorator without its disk */
     struct st_err *err;
 };
 
@@ -176,9 +180,10 @@ field_end(char *p, char sep)
 }
 
 /* One field: *SYNTAX is at its start and moves behind its separator, as does
- * *P in the text. */
+ * *P in the text; that becomes NULL at its end, where ALONE is content with a
+ * field that no disk follows. */
 static int
-parse_field(struct st_spec *sp, const char **syntax, char **p,
+parse_field(struct st_spec *sp, const char **syntax, char **p, bool alone,
             struct st_err *err)
 {
     bool maybe = **syntax == '[';
@@ -191,7 +196,8 @@ parse_field(struct st_spec *sp, const char **syntax, char **p,
     groups = name.p + name.len + (*start == '<') + maybe;
     for (sep = groups; *sep == '['; sep = strchr(sep, ']') + 1)
         ;
-    if (*sep && !(end = field_end(value, *sep)))
+    if (*sep && !(end = field_end(value, *sep)) &&
+        !(alone && strcmp(sep, ":<disk>") == 0))
         return st_err_set(err, EINVAL, "expected %s", sp->kind->syntax);
     if (end)
         *end++ = '\0';
@@ -263,6 +269,18 @@ parse_inner(struct parser *ps, struct st_spec *sp, char **p, bool member,
     return add_child(ps, sp, start, depth);
 }
 
+/* The text of a decorator alone has come to the place of its disk. */
+static int
+parse_alone(struct parser *ps, struct st_spec *sp, const char *p)
+{
+    sp->own = sp->len;
+    if (!p || (!*p && !sp->narg))
+        return 0;
+    return st_err_set(ps->err, EINVAL,
+                      "a disk follows, expected no more than %.*s",
+                      (int)strlen(sp->kind->syntax) - 7, sp->kind->syntax);
+}
+
 /* Follow the syntax line. *INNER: what is wrong lies in a disk below. */
 static int
 parse_kind(struct parser *ps, struct st_spec *sp, char *p, unsigned depth,
@@ -280,10 +298,14 @@ parse_kind(struct parser *ps, struct st_spec *sp, char *p, unsigned depth,
         bool members = strncmp(syntax, "[<disk>]", 8) == 0;
 
         *inner = upper || members || strncmp(syntax, "<disk>", 6) == 0;
+        if (*inner && ps->alone && depth == 1) {
+            *inner = false;
+            return parse_alone(ps, sp, p);
+        }
         if (*inner && !sp->nchild)
             sp->own = (int)(p - start) - 1;
         if (!*inner) {
-            rc = parse_field(sp, &syntax, &p, ps->err);
+            rc = parse_field(sp, &syntax, &p, ps->alone && depth == 1, ps->err);
         } else if (upper) {
             syntax += 8;
             rc = parse_inner(ps, sp, &p, false, depth);
@@ -301,7 +323,7 @@ parse_kind(struct parser *ps, struct st_spec *sp, char *p, unsigned depth,
 /* The kind that P starts with; the bare path's row when it is a path, NULL if
  * neither. */
 static const struct st_kind *
-find_kind(char *p)
+find_kind(const struct parser *ps, char *p)
 {
     const char *colon = st_word_find(p, ':');
     const struct st_kind *k = st_stack_kinds(), *bare = NULL;
@@ -312,7 +334,24 @@ find_kind(char *p)
         else if (colon &&
                  piece_is((struct piece){p, (size_t)(colon - p)}, k->name))
             return k;
+    for (const struct st_kind_more *m = ps->more; colon && m; m = m->next)
+        if (piece_is((struct piece){p, (size_t)(colon - p)}, m->name))
+            return &m->row;
     return !colon || *p == '/' ? bare : NULL;
+}
+
+/* P is to be a decorator, and is not. */
+static int
+no_decorator(struct parser *ps, const char *p)
+{
+    char known[80] = "";
+
+    for (const struct st_kind *k = st_stack_kinds(); k->name; k++)
+        if (k->decorator && k->help)
+            snprintf(known + strlen(known), sizeof(known) - strlen(known),
+                     "%s%s:...", *known ? ", " : "", k->name);
+    return st_err_set(ps->err, EINVAL,
+                      "'%.160s' is not a decorator, expected %s", p, known);
 }
 
 static int
@@ -323,7 +362,7 @@ parse_disk(struct parser *ps, char *p, unsigned depth, struct st_spec **out)
     struct stat sb;
     int rc;
 
-    if (!*p)
+    if (!*p && !(ps->alone && depth == 1))
         return st_err_set(ps->err, EINVAL,
                           "'%.160s': a disk is missing, "
                           "expected <kind>:... or <path>",
@@ -338,8 +377,11 @@ parse_disk(struct parser *ps, char *p, unsigned depth, struct st_spec **out)
         return st_err_set(ps->err, ENOMEM, "no memory");
     sp->text = ps->text + (p - ps->work);
     sp->own = sp->len = (int)strlen(p);
-    sp->kind = find_kind(p);
-    if (!sp->kind)
+    sp->kind = find_kind(ps, p);
+    if (sp->kind && ps->alone && depth == 1 && !sp->kind->decorator) {
+        inner = true; /* the sentence quotes it already */
+        rc = no_decorator(ps, p);
+    } else if (!sp->kind)
         rc = st_err_set(ps->err, EINVAL,
                         "invalid disk kind '%.*s', expected "
                         "one that --help lists, or file:<path> for a path "
@@ -363,16 +405,15 @@ parse_disk(struct parser *ps, char *p, unsigned depth, struct st_spec **out)
     return 0;
 }
 
-int
-st_spec_parse(const char *text, struct st_spec **out, struct st_err *err)
+static int
+parse(struct parser ps, const char *text, struct st_spec **out)
 {
     size_t n = strlen(text) + 1;
-    struct parser ps = {.text = n < INT32_MAX / 2 ? malloc(2 * n) : NULL,
-                        .err = err};
     int rc;
 
+    ps.text = n < INT32_MAX / 2 ? malloc(2 * n) : NULL;
     if (!ps.text)
-        return st_err_set(err, ENOMEM, "no memory");
+        return st_err_set(ps.err, ENOMEM, "no memory");
     ps.work = ps.text + n;
     memcpy(ps.text, text, n);
     memcpy(ps.work, text, n);
@@ -382,6 +423,26 @@ st_spec_parse(const char *text, struct st_spec **out, struct st_err *err)
     else
         free(ps.text);
     return rc;
+}
+
+int
+st_spec_parse(const char *text, struct st_spec **out, struct st_err *err)
+{
+    return parse((struct parser){.err = err}, text, out);
+}
+
+int
+st_spec_parse_more(const char *text, const struct st_kind_more *more,
+                   struct st_spec **out, struct st_err *err)
+{
+    return parse((struct parser){.more = more, .err = err}, text, out);
+}
+
+int
+st_spec_parse_decorator(const char *text, struct st_spec **out,
+                        struct st_err *err)
+{
+    return parse((struct parser){.alone = true, .err = err}, text, out);
 }
 
 void

@@ -39,8 +39,9 @@ open_element(struct st_stack *s)
 
 /* Open SPEC as a whole disk; depth is bounded by the parser. */
 static int
-open_disk(struct st_loop *home, struct st_stack_env *env, const struct st_spec *spec, bool read_only,
-          struct st_node **out, struct st_err *err)
+open_disk(struct st_loop *home, struct st_stack_env *env,
+          const struct st_spec *spec, bool read_only, struct st_node **out,
+          struct st_err *err)
 {
     struct st_stack s = {.home = home,
                          .env = env,
@@ -86,9 +87,12 @@ int
 st_stack_adopt(struct st_stack *s)
 {
     struct st_node *below;
-    int rc =
-        open_disk(s->home, s->env, s->spec->child[0], s->read_only, &below, s->err);
+    int rc;
 
+    if (!s->spec->nchild)
+        return 0;
+    rc = open_disk(s->home, s->env, s->spec->child[0], s->read_only, &below,
+                   s->err);
     if (rc == 0) {
         rc = st_node_adopt(s->node, below);
         if (rc == 0)
@@ -103,21 +107,49 @@ st_stack_adopt(struct st_stack *s)
 struct st_stack_env *
 st_stack_env_create(void)
 {
-    return calloc(1, sizeof(struct st_stack_env));
+    struct st_stack_env *env = calloc(1, sizeof(*env));
+
+    if (env) {
+        pthread_mutex_init(&env->lock, NULL);
+        st_list_init(&env->groups);
+    }
+    return env;
 }
 
 void
 st_stack_env_destroy(struct st_stack_env *env)
 {
+    if (!env)
+        return;
+    st_stack_groups_free(env);
+    pthread_mutex_destroy(&env->lock);
     free(env);
 }
 
 int
-st_stack_open(struct st_loop *home, struct st_stack_env *env, const char *text, bool read_only,
-              struct st_node **out, struct st_err *err)
+st_stack_decorator(struct st_loop *home, struct st_stack_env *env,
+                   const char *text, struct st_node **out, struct st_err *err)
+{
+    struct st_stack s = {.home = home, .env = env, .err = err};
+    struct st_spec *spec;
+    int rc = st_spec_parse_decorator(text, &spec, err);
+
+    if (rc)
+        return rc;
+    s.spec = spec;
+    rc = open_element(&s);
+    if (rc == 0)
+        *out = s.node;
+    st_spec_free(spec);
+    return rc;
+}
+
+int
+st_stack_open(struct st_loop *home, struct st_stack_env *env, const char *text,
+              bool read_only, struct st_node **out, struct st_err *err)
 {
     struct st_spec *spec;
-    int rc = st_spec_parse(text, &spec, err);
+    int rc = st_spec_parse_more(text, env ? env->more : NULL, &spec, err);
 
     if (rc)
         return rc;

@@ -238,7 +238,7 @@ what_is_not_built_in_says_so(void **state)
     refuses("autocache::mem:1M", false, -EINVAL, "OPENVMM_AUTO_CACHE_PATH");
     setenv("OPENVMM_AUTO_CACHE_PATH", "/tmp", 1);
     refuses("autocache::mem:1M", false, -ENOTSUP, "'autocache' is not built");
-    refuses("throttle:5;group=g:mem:1M", false, -ENOTSUP, "group=");
+    refuses("throttle:5;group=g:mem:1M", false, -ENOTSUP, "opened alone");
     refuses("/dev/null", false, -EINVAL, "/dev/null");
 }
 
