@@ -78,6 +78,19 @@ st_disk_create(struct st_loop *home, struct st_node *node, const char *name,
     return 0;
 }
 
+bool
+st_disk_deserted(struct st_disk *d)
+{
+    bool left = !st_list_empty(&d->edits);
+
+    for (unsigned i = 0; i < BCAST_SLOTS; i++)
+        left |= d->bcast[i].running;
+    pthread_mutex_lock(&d->mutex);
+    left |= d->nchans || d->zombies || !st_list_empty(&d->listeners);
+    pthread_mutex_unlock(&d->mutex);
+    return !left;
+}
+
 void
 st_disk_destroy(struct st_disk *d)
 {
@@ -325,7 +338,11 @@ st_disk_inspect(struct st_disk *d, struct st_inspect *v)
     v->u64(v, "emulated", s.emulated);
     v->u64(v, "retried", s.retried);
     v->u64(v, "in_flight", s.in_flight);
-    v->u64(v, "oldest_age_ns", s.oldest_ns ? d->home->now - s.oldest_ns : 0);
+    /* Another loop's clock may be ahead of this one's. */
+    v->u64(v, "oldest_age_ns",
+           s.oldest_ns && s.oldest_ns < d->home->now
+               ? d->home->now - s.oldest_ns
+               : 0);
     v->u64(v, "flush_failed", s.flush_failed);
     v->u64(v, "stopped", s.stopped);
     v->u64(v, "read_p50_ns", st_hist_quantile(&s.latency[ST_OP_READ], 0.5));

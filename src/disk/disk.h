@@ -45,6 +45,11 @@ int st_disk_create(struct st_loop *home, struct st_node *node, const char *name,
  * (asserted). NULL is fine. Home loop. */
 void st_disk_destroy(struct st_disk *d);
 
+/* May D be destroyed: is no channel, listener or edit left, and no message
+ * under way to a channel that was closed? Those end by themselves, soon. Home
+ * loop. */
+bool st_disk_deserted(struct st_disk *d);
+
 const char *st_disk_name(const struct st_disk *d);
 
 /* Constant while no edit runs: what front ends may show. performs holds every
@@ -160,6 +165,11 @@ void st_disk_remove(struct st_disk *d, const char *kind, uint64_t timeout_ns,
  * -ENOTSUP (fixed-size), -EROFS, once the size is published; listeners hear of
  * it. A shrink closes the gate and drains first. */
 void st_disk_resize(struct st_disk *d, uint64_t size, struct st_edit *e);
+
+/* The same; -ETIMEDOUT (nothing done) when requests would not drain within
+ * TIMEOUT_NS (0 = no limit). */
+void st_disk_resize_within(struct st_disk *d, uint64_t size,
+                           uint64_t timeout_ns, struct st_edit *e);
 
 /* Takes effect at once for requests that fail from now on. Any thread. */
 void st_disk_set_policy(struct st_disk *d, enum st_policy p);

@@ -427,11 +427,18 @@ resize_start(struct st_edit *e)
 }
 
 void
-st_disk_resize(struct st_disk *d, uint64_t size, struct st_edit *e)
+st_disk_resize_within(struct st_disk *d, uint64_t size, uint64_t timeout_ns,
+                      struct st_edit *e)
 {
     e->size = size;
-    e->deadline_ns = 0;
+    e->deadline_ns = timeout_ns;
     edit_queue(d, e, resize_start);
+}
+
+void
+st_disk_resize(struct st_disk *d, uint64_t size, struct st_edit *e)
+{
+    st_disk_resize_within(d, size, 0, e);
 }
 
 /* ---- What the tree and the channels say by themselves ---- */

@@ -62,6 +62,15 @@ one_less(struct bcast *b)
         st_post(b->disk->home, &b->done);
 }
 
+static void
+bcast_done(struct st_task *t)
+{
+    struct bcast *b = st_container(t, struct bcast, done);
+
+    b->running = false;
+    b->then(t);
+}
+
 void
 bcast_start(struct st_disk *d, enum bcast_slot slot, struct st_edit *e,
             void (*fn)(struct root_msg *m), void (*done)(struct st_task *t))
@@ -71,7 +80,9 @@ bcast_start(struct st_disk *d, enum bcast_slot slot, struct st_edit *e,
     assert(atomic_load(&b->left) == 0);
     b->disk = d;
     b->edit = e;
-    b->done.run = done;
+    b->done.run = bcast_done;
+    b->then = done;
+    b->running = true;
     atomic_store(&b->rc, 0);
     atomic_store(&b->count, 0);
     atomic_store(&b->left, 1);

@@ -93,8 +93,10 @@ struct root_chan {
  * has called bcast_ack. */
 struct bcast {
     struct st_disk *disk;
-    struct st_edit *edit; /* whose, or NULL */
-    struct st_task done;  /* on the home loop */
+    struct st_edit *edit;            /* whose, or NULL */
+    struct st_task done;             /* on the home loop */
+    void (*then)(struct st_task *t); /* what it does */
+    bool running;                    /* until then; home loop */
     _Atomic unsigned left;
     _Atomic int rc;         /* the first error that a channel met */
     _Atomic unsigned count; /* orphans */

@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "rand.h"
+#include "root.h"
 #include "sync.h"
 #include "testnode.h"
 
@@ -518,6 +519,67 @@ cancel_ends_what_hangs(void **state)
 }
 
 static void
+start_shrink(void *arg, struct st_edit *e)
+{
+    st_disk_resize_within(((struct world *)arg)->disk, 512, 1000000, e);
+}
+
+static void
+a_shrink_that_does_not_drain_changes_nothing(void **state)
+{
+    struct st_testnode_opts o = {.size = MIB};
+    struct st_edit e = {0};
+    struct world w;
+    struct bg b;
+    char buf[512] = {1};
+
+    (void)state;
+    world_open(&w, &o, false);
+    st_testnode_hang(w.node, true);
+    bg_start(&b, &w, ST_OP_WRITE, buf, 0, 512);
+    assert_int_equal(st_sync_edit(w.loop, start_shrink, &w, &e), -ETIMEDOUT);
+    assert_int_equal(st_disk_size(w.disk), MIB);
+    assert_int_equal(st_node_size(w.node), MIB);
+    st_testnode_hang(w.node, false);
+    assert_int_equal(bg_end(&b), ST_OK);
+    assert_int_equal(st_sync_write(w.sync, buf, 0, 512, 0), ST_OK);
+    world_close(&w);
+}
+
+static void
+a_disk_is_deserted_when_no_message_can_reach_it(void **state)
+{
+    struct st_testnode_opts o = {.size = MIB};
+    struct st_loop *other;
+    struct st_edit e = {0};
+    struct st_chan *chan;
+    struct world w;
+    bool before;
+
+    (void)state;
+    world_open(&w, &o, false);
+    assert_int_equal(st_loop_create(w.domain, &other, NULL), 0);
+    assert_false(st_disk_deserted(w.disk));
+    st_sync_close(w.sync);
+    w.sync = NULL;
+    assert_true(st_disk_deserted(w.disk));
+    assert_int_equal(st_disk_open_chan(w.disk, other, &chan), 0);
+    st_disk_set_policy(w.disk, ST_POLICY_STOP);
+    assert_int_equal(st_sync_edit(w.loop, start_park, &w, &e), 0);
+    atomic_store(&w.disk->stopped, true);
+    disk_event(w.disk, ST_EVENT_STOPPED);
+    while (!w.disk->bcast[BCAST_EVENT].running)
+        assert_true(st_domain_step(w.domain));
+    st_disk_close_chan(chan); /* with the message still under way to it */
+    before = st_disk_deserted(w.disk);
+    while (st_domain_step(w.domain))
+        ;
+    assert_false(before);
+    assert_true(st_disk_deserted(w.disk));
+    world_close_two(&w, other);
+}
+
+static void
 stop_policy_holds_and_resume_tries_again(void **state)
 {
     struct st_testnode_opts o = {.size = MIB};
@@ -672,6 +734,8 @@ main(void)
         cmocka_unit_test(parked_requests_go_on_after_resume),
         cmocka_unit_test(refused_requests_end_and_a_hung_one_is_an_orphan),
         cmocka_unit_test(cancel_ends_what_hangs),
+        cmocka_unit_test(a_shrink_that_does_not_drain_changes_nothing),
+        cmocka_unit_test(a_disk_is_deserted_when_no_message_can_reach_it),
         cmocka_unit_test(stop_policy_holds_and_resume_tries_again),
         cmocka_unit_test(retry_policy_tries_five_times),
         cmocka_unit_test(conflicts_are_of_one_nexus),
