@@ -19,6 +19,7 @@
  * The bytes of a connection pass through stream_recv and stream_send alone.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -67,7 +68,8 @@ st_nbd_conn_settle(struct nbd_conn *c)
 {
     bool silent = c->dead || (!c->out && !c->text.len);
 
-    if (c->deaf && silent && !c->inflight && !c->queued && !c->closing) {
+    if (c->deaf && silent && !st_counter_get(&c->inflight) && !c->queued &&
+        !c->closing) {
         c->closing = true;
         st_ready(c->worker->loop, &c->close);
     }
@@ -92,7 +94,8 @@ st_nbd_conn_fail(struct nbd_conn *c, const char *why)
     if (why) {
         st_count(&c->worker->protocol_errors, 1);
         st_warn_limited(c->worker->server->log, &c->worker->server->limiter,
-                        "nbd: client %d: %s: disconnected", c->fd, why);
+                        "nbd: client %" PRIu64 ": %s: disconnected", c->number,
+                        why);
     }
     c->dead = c->deaf = true;
     shutdown(c->fd, SHUT_RDWR);
@@ -108,10 +111,8 @@ st_nbd_conn_fail(struct nbd_conn *c, const char *why)
     st_nbd_conn_settle(c);
 }
 
-/* The peer sends no more. What is in flight is still answered: it may have
- * closed only its sending side. */
-static void
-conn_end(struct nbd_conn *c)
+void
+st_nbd_conn_deafen(struct nbd_conn *c)
 {
     c->deaf = true;
     st_nbd_mem_leave(c);
@@ -133,6 +134,7 @@ conn_close(struct st_task *t)
     rest_drop(c);
     st_list_remove(&c->dirty);
     st_list_remove(&c->link);
+    atomic_store(&c->shown, NULL);
     if (c->port)
         st_nbd_port_put(c->port);
     /* The engine may hold the file a little longer; the peer must know now. */
@@ -259,12 +261,13 @@ conn_recv(struct nbd_conn *c)
         c->readable = false;
         return;
     }
-    if (r <= 0) {
-        conn_end(c);
+    if (r <= 0) { /* it may have closed only its sending side */
+        st_nbd_conn_deafen(c);
         return;
     }
     got = (size_t)r;
     st_count(&w->bytes_in, got);
+    st_count(&c->bytes_in, got);
     if (got < asked)
         c->readable = c->hangup;
     k = got < c->fill_room ? got : c->fill_room;
@@ -350,6 +353,7 @@ sent(struct nbd_conn *c, size_t n)
     struct nbd_slot *s;
 
     st_count(&c->worker->bytes_out, n);
+    st_count(&c->bytes_out, n);
     if (t->len) {
         size_t k = t->len - t->sent < n ? t->len - t->sent : n;
 

@@ -194,8 +194,9 @@ choose(struct nbd_conn *c, struct nbd_export *e)
     if (!c->port)
         return false;
     c->export = e;
+    atomic_store(&c->shown, e);
     c->tflags = export_flags(c, e);
-    if (c->meta_export != e)
+    if (c->meta_export != e->id)
         c->meta = false;
     return true;
 }
@@ -230,12 +231,15 @@ do_export_name(struct nbd_conn *c, const uint8_t *name, size_t len)
 static void
 do_list(struct nbd_conn *c)
 {
-    struct st_nbd *s = c->worker->server;
+    struct nbd_table *t = st_nbd_table(c->worker->server);
 
-    for (unsigned i = 0; i < s->nexports; i++) {
-        struct nbd_export *e = &s->export[i];
-        size_t len = strlen(e->description);
+    for (unsigned i = 0; i < t->n; i++) {
+        struct nbd_export *e = t->export[i];
+        size_t len;
 
+        if (!e)
+            continue;
+        len = strlen(e->description);
         reply(c, NBD_REP_SERVER, 4 + e->name_len + len);
         say_be32(c, (uint32_t)e->name_len);
         say(c, e->name, e->name_len);
@@ -356,7 +360,7 @@ do_meta(struct nbd_conn *c, struct words w)
     }
     if (set) {
         c->meta = match;
-        c->meta_export = e;
+        c->meta_export = e->id;
     }
     ack(c);
 }

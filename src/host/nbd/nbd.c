@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The NBD server: exports, listening sockets, and how it ends; see nbd.h.
+ * The NBD server: listening sockets, clients, and how it ends; see nbd.h.
  *
  *   running --stop--> draining --all gone--> flushing --> retiring --> done
  *                        |  timeout or st_nbd_cut             ^
@@ -31,8 +31,6 @@ enum {
 #define MS    UINT64_C(1000000)
 #define GRACE (10000 * MS) /* at least, between a cut and giving up */
 
-static void check(struct st_nbd *s);
-
 /* ---- Connections ---- */
 
 /* Message: a connection is closed. */
@@ -45,12 +43,13 @@ conn_gone(struct st_task *t)
     void *arg = c->arg;
 
     c->worker->nconns--;
+    st_list_remove(&c->all);
     atomic_store(&s->clients, atomic_load(&s->clients) - 1);
     st_cap_give(s->caps, ST_CAP_NBD_CLIENTS, 1);
     free(c);
     if (ended)
         ended(arg);
-    check(s);
+    st_nbd_check(s);
 }
 
 int
@@ -90,6 +89,10 @@ st_nbd_connection(struct st_nbd *s, int fd, void (*ended)(void *arg), void *arg,
     st_count(&s->clients_total, 1);
     c->worker = w;
     c->fd = fd;
+    c->number = atomic_load(&s->clients_total);
+    c->born = s->control->now;
+    st_nbd_peer(fd, c->peer, sizeof(c->peer));
+    st_list_append(&s->conns, &c->all);
     c->ended = ended;
     c->arg = arg;
     c->adopt.run = st_nbd_conn_adopt;
@@ -182,72 +185,6 @@ listeners_close(struct st_nbd *s)
     }
 }
 
-/* ---- Exports ---- */
-
-struct nbd_export *
-st_nbd_find(struct st_nbd *s, const void *name, size_t len)
-{
-    for (unsigned i = 0; i < s->nexports; i++)
-        if (s->export[i].name_len == len &&
-            (!len || memcmp(s->export[i].name, name, len) == 0))
-            return &s->export[i];
-    return NULL;
-}
-
-int
-st_nbd_export(struct st_nbd *s, const char *name, const char *description,
-              struct st_disk *disk, bool read_only, struct st_err *err)
-{
-    struct nbd_export e = {.disk = disk, .name_len = strlen(name)}, *list;
-    int rc;
-
-    if (e.name_len > NBD_NAME_MAX ||
-        (description && strlen(description) > NBD_NAME_MAX))
-        return st_err_set(err, EINVAL,
-                          "nbd: export name or description is "
-                          "longer than %d bytes",
-                          NBD_NAME_MAX);
-    if (st_nbd_find(s, name, e.name_len))
-        return st_err_set(err, EEXIST, "nbd: there is an export '%s' already",
-                          name);
-    list = realloc(s->export, (s->nexports + 1) * sizeof(*list));
-    if (list)
-        s->export = list;
-    e.name = strdup(name);
-    e.description = strdup(description ? description : "");
-    e.read_only = read_only || st_disk_props(disk)->read_only;
-    e.nexus = st_disk_attach(disk);
-    if (!list || !e.name || !e.description) {
-        rc = st_err_set(err, ENOMEM, "nbd: out of memory");
-        goto fail;
-    }
-    if (!e.nexus) {
-        rc = st_err_set(err, ENOSPC, "nbd: too many initiators at disk '%s'",
-                        st_disk_name(disk));
-        goto fail;
-    }
-    for (unsigned i = 0; i < s->nworkers; i++) {
-        struct nbd_worker *w = &s->worker[i];
-        struct nbd_port *p = realloc(w->port, (s->nexports + 1) * sizeof(*p));
-
-        if (!p) {
-            rc = st_err_set(err, ENOMEM, "nbd: out of memory");
-            goto fail;
-        }
-        p[s->nexports] = (struct nbd_port){0};
-        w->port = p;
-    }
-    s->export[s->nexports++] = e;
-    return 0;
-
-fail:
-    if (e.nexus)
-        st_disk_detach(disk, e.nexus);
-    free(e.name);
-    free(e.description);
-    return rc;
-}
-
 /* ---- The end ---- */
 
 static void
@@ -264,7 +201,10 @@ finished(struct st_nbd *s, int rc)
 static void
 worker_stop(struct st_task *t)
 {
-    st_container(t, struct nbd_worker, stop)->stopping = true;
+    struct nbd_worker *w = st_container(t, struct nbd_worker, stop);
+
+    w->stopping = true;
+    st_list_for(c, tmp, &w->conns, struct nbd_conn, link) c->shut = true;
 }
 
 /* Message to a worker: no more mercy. */
@@ -275,8 +215,7 @@ worker_cut(struct st_task *t)
 
     st_list_for(c, tmp, &w->conns, struct nbd_conn, link)
     {
-        if (c->inflight)
-            st_count(&w->abandoned, st_nbd_cancel(c));
+        st_count(&w->abandoned, st_nbd_cancel(c));
         st_nbd_conn_fail(c, NULL);
     }
 }
@@ -287,8 +226,8 @@ worker_retired(struct st_task *t)
 {
     struct st_nbd *s = st_container(t, struct nbd_worker, retired)->server;
 
-    if (--s->retiring == 0)
-        finished(s, s->rc);
+    s->retired = --s->retiring == 0;
+    st_nbd_check(s);
 }
 
 /* Message to a worker without connections. */
@@ -307,17 +246,45 @@ static void
 flush_done(struct st_req *req)
 {
     struct st_nbd *s = req->owner;
+    struct nbd_export *e = s->flushes;
 
     if (req->status != ST_OK)
         s->rc = -EIO;
     st_disk_close_chan(s->chan);
     s->chan = NULL;
+    s->flushes = NULL;
     free(req);
-    s->flushed++;
+    if (e->unexport)
+        st_nbd_export_let_go(e);
     if (s->ended)
         s->abandoned = false; /* too late, but nothing is out any more */
     else
         flush_next(s);
+}
+
+/* Start to flush the disk of E. False: there is nothing to wait for. */
+static bool
+flush_start(struct st_nbd *s, struct nbd_export *e)
+{
+    unsigned frames = st_disk_frames(e->disk);
+    struct st_req *req;
+
+    if (e->read_only)
+        return false;
+    req = malloc(st_req_size(frames));
+    if (!req || st_disk_open_chan(e->disk, s->control, &s->chan) < 0) {
+        free(req);
+        s->rc = -EIO;
+        return false;
+    }
+    st_req_init(req, frames, flush_done, s);
+    req->op = ST_OP_FLUSH;
+    req->flags = 0;
+    req->nexus = e->nexus;
+    req->offset = req->len = 0;
+    s->flushes = e;
+    st_submit(s->chan, req);
+    return true;
 }
 
 /* Flush the next export that can have been written; after the last one the
@@ -325,38 +292,33 @@ flush_done(struct st_req *req)
 static void
 flush_next(struct st_nbd *s)
 {
-    for (; s->flushed < s->nexports; s->flushed++) {
-        struct nbd_export *e = &s->export[s->flushed];
-        unsigned frames = st_disk_frames(e->disk);
-        struct st_req *req;
+    struct nbd_table *t = st_nbd_table(s);
 
-        if (e->read_only)
+    for (unsigned i = 0; i < t->n; i++) {
+        struct nbd_export *e = t->export[i];
+
+        if (!e || e->flushed)
             continue;
-        req = malloc(st_req_size(frames));
-        if (!req || st_disk_open_chan(e->disk, s->control, &s->chan) < 0) {
-            free(req);
-            s->rc = -EIO;
-            continue;
-        }
-        st_req_init(req, frames, flush_done, s);
-        req->op = ST_OP_FLUSH;
-        req->flags = 0;
-        req->nexus = e->nexus;
-        req->offset = req->len = 0;
-        st_submit(s->chan, req);
-        return;
+        e->flushed = true;
+        if (flush_start(s, e))
+            return;
     }
     s->retiring = s->nworkers;
     for (unsigned i = 0; i < s->nworkers; i++)
         st_post(s->worker[i].loop, &s->worker[i].retire);
 }
 
-/* Have all connections gone? */
-static void
-check(struct st_nbd *s)
+/* Have all connections gone? And then, has all else? */
+void
+st_nbd_check(struct st_nbd *s)
 {
-    if (!s->stopping || s->flushing || s->ended || s->clients)
+    if (!s->stopping || s->ended || s->clients || !st_list_empty(&s->leaving))
         return;
+    if (s->flushing) {
+        if (s->retired)
+            finished(s, s->rc);
+        return;
+    }
     s->flushing = true;
     for (unsigned i = 0; i < s->nworkers && !s->rc; i++)
         if (st_counter_get(&s->worker[i].abandoned))
@@ -367,7 +329,7 @@ check(struct st_nbd *s)
 static void
 check_task(struct st_task *t)
 {
-    check(st_container(t, struct st_nbd, check));
+    st_nbd_check(st_container(t, struct st_nbd, check));
 }
 
 void
@@ -418,12 +380,20 @@ st_nbd_create(const struct st_nbd_opts *opts, struct st_nbd **out,
 {
     struct st_nbd *s = calloc(1, sizeof(*s));
 
-    if (s)
+    if (s) {
         s->worker = calloc(opts->nloops, sizeof(*s->worker));
-    if (!s || !s->worker) {
+        s->table = st_nbd_table_new(0);
+    }
+    if (!s || !s->worker || !s->table) {
+        if (s) {
+            free(s->worker);
+            free(s->table);
+        }
         free(s);
         return st_err_set(err, ENOMEM, "nbd: out of memory");
     }
+    st_list_init(&s->leaving);
+    st_list_init(&s->conns);
     s->control = opts->control;
     s->handshake_ns = opts->handshake_ns ? opts->handshake_ns : 10000 * MS;
     s->caps = st_domain_caps(opts->control->domain);
@@ -435,6 +405,7 @@ st_nbd_create(const struct st_nbd_opts *opts, struct st_nbd **out,
         struct nbd_worker *w = &s->worker[i];
 
         w->server = s;
+        w->index = i;
         w->loop = opts->loops[i];
         st_list_init(&w->conns);
         st_list_init(&w->dirty);
@@ -458,15 +429,10 @@ st_nbd_destroy(struct st_nbd *s)
     if (!s || s->abandoned) /* the disk still has requests that live here */
         return;
     listeners_close(s);
-    for (unsigned i = 0; i < s->nexports; i++) {
-        st_disk_detach(s->export[i].disk, s->export[i].nexus);
-        free(s->export[i].name);
-        free(s->export[i].description);
-    }
-    for (unsigned i = 0; i < s->nworkers; i++)
-        free(s->worker[i].port);
+    for (unsigned i = 0; i < st_nbd_table(s)->n; i++)
+        st_nbd_export_free(s->table->export[i]);
+    free(s->table);
     free(s->worker);
-    free(s->export);
     free(s);
 }
 

@@ -3,7 +3,7 @@
  * The NBD door: exports of roots to any NBD client (NBD protocol, fixed
  * newstyle, structured and extended replies; docs/proto.md of the NBD project).
  *
- *   control loop: listening sockets, the export table, the end
+ *   control loop: listening sockets, exports that come and go, the end
  *   I/O loops:    one connection lives on one loop, from accept to close
  *
  * Clients are data, not truth: whatever one sends ends in an error reply or in
@@ -58,12 +58,15 @@ struct st_nbd_unexport {
     struct st_task task;
 };
 
-/* Serve NAME no more: from now on it is unknown, and its clients get ESHUTDOWN
- * for new requests. After TIMEOUT_NS, or when all is quiet and 1 s has passed,
- * those that are still there are cut off and what they have in flight is
- * cancelled. DONE when no connection and no channel uses the disk any more,
- * on the control loop, never within this call; U's memory is the server's until
- * then. 0 or -ENOENT (done is not called). */
+/* Serve NAME no more: from now on it is unknown (and may be exported again),
+ * and its clients get ESHUTDOWN for new requests. After 1 s each of them is
+ * closed as soon as it is quiet: all that it has in flight is answered. After
+ * TIMEOUT_NS those that are still there are cut off and what they have in
+ * flight is cancelled. DONE when no connection and no channel uses the disk any
+ * more, however long that takes, on the control loop, never within this call;
+ * U's memory is the server's until then. DONE may do anything but destroy the
+ * server; its stop waits for it. 0 or -ENOENT (done is not called; after DONE
+ * of st_nbd_stop there are no exports). Control loop. */
 int st_nbd_unexport(struct st_nbd *s, const char *name, uint64_t timeout_ns,
                     struct st_nbd_unexport *u);
 
@@ -99,9 +102,11 @@ struct st_nbd_stats {
 /* Any thread. */
 void st_nbd_stats(struct st_nbd *s, struct st_nbd_stats *out);
 
-/* Its values and directories: exports/NAME (disk, read_only, clients) and
- * clients/N (peer, export, tls, requests, in_flight, bytes_in, bytes_out, age
- * in seconds). Control loop; waits for nobody. */
+/* Its values (st_nbd_stats, clients as clients_now; leaving: exports that are
+ * being taken out) and directories: exports/NAME (disk, description, read_only,
+ * clients) and clients/N (peer, export, tls, requests, in_flight, bytes_in,
+ * bytes_out, age in seconds). N counts from 1 and is what log lines say. Bytes
+ * are those of NBD, not of TLS. Control loop; waits for nobody. */
 void st_nbd_inspect(struct st_nbd *s, struct st_inspect *v);
 
 #endif

@@ -2,7 +2,9 @@
  *
  * What the files of the NBD door share.
  *
- *   nbd.c        the server: exports, sockets, stop (control loop)
+ *   nbd.c        the server: sockets, stop (control loop)
+ *   export.c     exports that come and go, and the workers' ports to them
+ *   inspect.c    what the server shows of itself (control loop)
  *   conn.c       one connection: its byte stream, its life
  *   handshake.c  options, until a client has chosen an export
  *   transmit.c   requests, from bytes to started slots
@@ -15,7 +17,8 @@
  *                                         +-- out: slots whose reply waits
  *
  * A worker and all below it belong to one loop. Only the fields marked so are
- * touched by others.
+ * touched by others. An export is the control loop's, each of its ports the
+ * worker's.
  */
 #ifndef ST_NBD_PRIVATE_H
 #define ST_NBD_PRIVATE_H
@@ -53,19 +56,60 @@ struct nbd_block {
     uint8_t *data; /* owned */
 };
 
+/* What control tells a port whose export leaves. */
+enum nbd_order {
+    NBD_SHUT,   /* new requests get ESHUTDOWN */
+    NBD_DEAFEN, /* read no more; close when all is answered */
+    NBD_CUT,    /* cancel, and close now */
+};
+
+/* Whose turn is it to send a message about a port? */
+enum {
+    NBD_PORT_KNOWS,   /* either's */
+    NBD_PORT_ORDERED, /* obey is on its way to the worker */
+    NBD_PORT_LEFT,    /* nobody's: left was the worker's last word */
+};
+
+/* A worker's door to one export: open while connections use it. On cache lines
+ * of its own, for other workers have theirs beside it. */
+struct nbd_port {
+    _Alignas(64) struct st_chan *chan;
+    struct nbd_slot *free; /* last used first */
+    unsigned users;
+    bool leaving; /* when the last user goes, tell control */
+    struct nbd_export *export;
+    struct nbd_worker *worker;
+    _Atomic int order, state; /* both sides */
+    struct st_task obey;      /* to the worker */
+    struct st_task left;      /* to control */
+};
+
 struct nbd_export {
     char *name, *description; /* owned */
     size_t name_len;
+    uint64_t id;          /* no other of this server ever has it */
     struct st_disk *disk; /* borrowed */
     bool read_only;
     uint16_t nexus;
+
+    /* Control's. */
+    struct st_nbd *server;
+    struct st_nbd_unexport *unexport; /* when it leaves */
+    struct st_list link;              /* server.leaving */
+    uint64_t deadline;
+    unsigned holders; /* when it leaves: who must let go first */
+    bool flushed;     /* by the end */
+    unsigned clients; /* inspect's scratch */
+
+    struct nbd_port port[]; /* one per worker */
 };
 
-/* A worker's door to one export: open while connections use it. */
-struct nbd_port {
-    struct st_chan *chan;
-    unsigned users;
-    struct nbd_slot *free; /* last used first */
+/* All exports. Whoever adds one replaces it whole; one that leaves becomes NULL
+ * in it. Any thread, within one task. */
+struct nbd_table {
+    struct st_deferred deferred;
+    unsigned n;
+    _Atomic(struct nbd_export *) export[];
 };
 
 /* Does a worker lack memory? (worker.hungry) */
@@ -74,8 +118,8 @@ enum { NBD_FED, NBD_HUNGRY, NBD_CALLED /* wake is on its way */ };
 struct nbd_worker {
     struct st_nbd *server;
     struct st_loop *loop;
-    struct st_list conns;  /* nbd_conn.link */
-    struct nbd_port *port; /* one per export */
+    struct st_list conns; /* nbd_conn.link */
+    unsigned index;       /* of server.worker */
     bool stopping;
 
     /* Replies go out once a turn. */
@@ -139,6 +183,7 @@ struct nbd_conn {
     bool flushing; /* in st_nbd_conn_flush */
     bool stalled;  /* goes on in another round, or when something was sent */
     bool closing;  /* close is on the ready list */
+    bool shut;     /* new requests get ESHUTDOWN */
     bool no_zeroes, structured, extended, meta;
 
     /* Incoming: bytes that lie together, bytes that are left, payload. */
@@ -157,14 +202,14 @@ struct nbd_conn {
     /* Handshake. */
     uint32_t option, option_len;
     unsigned fruitless;
-    struct nbd_export *meta_export; /* what SET_META_CONTEXT selected for */
+    uint64_t meta_export; /* id of what SET_META_CONTEXT selected for */
     struct nbd_text text;
 
     /* Transmission. */
     struct nbd_export *export;
     struct nbd_port *port;
     uint16_t tflags;
-    unsigned inflight;     /* requests that are not answered yet */
+    st_counter inflight;   /* requests that are not answered yet */
     uint64_t held;         /* bytes of payload in flight */
     uint64_t round;        /* bytes started in this round */
     struct st_list flight; /* nbd_slot.link: what the disk has */
@@ -177,7 +222,15 @@ struct nbd_conn {
     struct st_list wait; /* worker.waiting */
     uint64_t need, grant;
 
+    /* What control may look at. */
+    st_counter requests, bytes_in, bytes_out;
+    _Atomic(struct nbd_export *) shown; /* export, while port is held */
+
     /* Control's. */
+    struct st_list all; /* server.conns */
+    uint64_t number;    /* from 1, for people */
+    uint64_t born;      /* ns, control's clock */
+    char peer[64];
     void (*ended)(void *arg);
     void *arg;
 };
@@ -223,8 +276,10 @@ struct st_nbd {
     uint64_t handshake_ns;
     struct nbd_worker *worker;
     unsigned nworkers;
-    struct nbd_export *export; /* constant once connections exist */
-    unsigned nexports;
+    _Atomic(struct nbd_table *) table; /* owned; never NULL */
+    uint64_t last_id;                  /* of an export */
+    struct st_list leaving;            /* nbd_export.link */
+    struct st_list conns;              /* nbd_conn.all */
     struct nbd_listener *listeners;
     struct st_caps *caps;
     const struct st_log *log;
@@ -233,7 +288,7 @@ struct st_nbd {
     st_counter clients, clients_total;
 
     /* Stop. */
-    bool stopping, cutting, flushing, ended, abandoned;
+    bool stopping, cutting, flushing, retired, ended, abandoned;
     struct st_timer timer;
     uint64_t timeout_ns;
     struct st_task check;
@@ -241,15 +296,49 @@ struct st_nbd {
     void (*done)(void *arg, int rc);
     void *arg;
     int rc;
-    unsigned flushed, retiring; /* exports done; workers not yet */
-    struct st_chan *chan;       /* for the flush */
-    struct st_req *req;
+    unsigned retiring;          /* workers that are not yet */
+    struct nbd_export *flushes; /* whose disk is being flushed, through */
+    struct st_chan *chan;
 };
 
 /* ---- nbd.c ---- */
 
-/* The export of that name, or NULL. Any thread. */
+/* Something that the end may wait for has ended. Control loop. */
+void st_nbd_check(struct st_nbd *s);
+
+/* ---- inspect.c ---- */
+
+/* Who is at the other end of socket FD, in words. */
+void st_nbd_peer(int fd, char *text, size_t size);
+
+/* ---- export.c ---- */
+
+/* An empty table, or NULL. */
+struct nbd_table *st_nbd_table_new(unsigned room);
+
+/* The exports of this moment, lent until the end of the task; some are NULL.
+ * Any thread. */
+static inline struct nbd_table *
+st_nbd_table(struct st_nbd *s)
+{
+    return atomic_load_explicit(&s->table, memory_order_acquire);
+}
+
+/* The export of that name, or NULL. Any thread; lent until the end of the task,
+ * longer to who holds a port to it. */
 struct nbd_export *st_nbd_find(struct st_nbd *s, const void *name, size_t len);
+
+/* One of those that a leaving E waited for has let go. Control loop. */
+void st_nbd_export_let_go(struct nbd_export *e);
+
+/* Detach from the disk and free. NULL is fine. */
+void st_nbd_export_free(struct nbd_export *e);
+
+/* The port to EXPORT on worker W, opened if need be; NULL when it cannot. */
+struct nbd_port *st_nbd_port_get(struct nbd_worker *w, struct nbd_export *e);
+
+/* The export may be gone after this. */
+void st_nbd_port_put(struct nbd_port *port);
 
 /* ---- conn.c ---- */
 
@@ -259,6 +348,10 @@ void st_nbd_conn_adopt(struct st_task *t);
 /* End C now: nothing more is read or sent; requests in flight end silently.
  * WHY (may be NULL) is logged as the client's fault. */
 void st_nbd_conn_fail(struct nbd_conn *c, const char *why);
+
+/* Read no more from C: what is in flight is still answered, then it is closed.
+ * A request whose payload has not come whole is forgotten. */
+void st_nbd_conn_deafen(struct nbd_conn *c);
 
 /* Run C's reader in a coming round. */
 void st_nbd_conn_wake(struct nbd_conn *c);
@@ -289,10 +382,6 @@ void st_nbd_hello(struct nbd_conn *c);
 size_t st_nbd_handshake(struct nbd_conn *c, const uint8_t *p, size_t n);
 
 /* ---- slot.c ---- */
-
-/* The port to EXPORT on worker W, opened if need be; NULL when it cannot. */
-struct nbd_port *st_nbd_port_get(struct nbd_worker *w, struct nbd_export *e);
-void st_nbd_port_put(struct nbd_port *port);
 
 /* A slot with enough frames for the disk as it is now, or NULL. */
 struct nbd_slot *st_nbd_slot_get(struct nbd_conn *c, struct nbd_slot *parent);

@@ -21,35 +21,7 @@
 
 enum { STEPS_MAX = 1024 }; /* lookups of one block status request */
 
-/* ---- Ports and slots ---- */
-
-struct nbd_port *
-st_nbd_port_get(struct nbd_worker *w, struct nbd_export *e)
-{
-    struct nbd_port *port = &w->port[e - w->server->export];
-
-    if (!port->chan && st_disk_open_chan(e->disk, w->loop, &port->chan) < 0) {
-        port->chan = NULL;
-        return NULL;
-    }
-    port->users++;
-    return port;
-}
-
-void
-st_nbd_port_put(struct nbd_port *port)
-{
-    struct nbd_slot *s;
-
-    if (--port->users)
-        return;
-    while ((s = port->free)) {
-        port->free = s->next;
-        free(s);
-    }
-    st_disk_close_chan(port->chan);
-    port->chan = NULL;
-}
+/* ---- Slots ---- */
 
 static void disk_done(struct st_req *req);
 
@@ -101,7 +73,7 @@ st_nbd_slot_put(struct nbd_slot *s)
         st_nbd_block_put(c->worker, s->block);
     }
     if (!s->parent) {
-        c->inflight--;
+        st_uncount(&c->inflight, 1);
         if (c->dead)
             st_nbd_conn_settle(c);
     }
@@ -264,6 +236,7 @@ st_nbd_slot_finish(struct nbd_slot *s)
         return;
     }
     st_count(&c->worker->requests, 1);
+    st_count(&c->requests, 1);
     if (s->error)
         st_count(&c->worker->errors, 1);
     if (s->error || s->chunked ||

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
  * The NBD door on several loops at once: clients in threads, a small memory
- * cap that they share, others that die, and a stop in the middle.
+ * cap that they share, others that die, exports that come and go under them,
+ * and a stop in the middle.
  */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "nbd.h"
@@ -253,6 +255,160 @@ an_idle_loop_gives_up_its_memory(void **state)
     free(buf);
 }
 
+/* ---- Exports that come and go ---- */
+
+enum { COMINGS = 300, LEAVES = 6 };
+
+struct churn {
+    struct world world;
+    struct sockaddr_un address;
+    socklen_t address_len;
+    atomic_bool quit;
+    atomic_uint served, refused; /* connections */
+};
+
+/* Connect, use the export "x" until it is taken away, again and again. */
+static void *
+visitor(void *arg)
+{
+    struct churn *ch = arg;
+    uint8_t hello[18], start[10], buf[5000] = {0};
+    be32 flags = be32_of(NBD_NO_ZEROES);
+    struct msg name = {.n = 0};
+
+    put_text(&name, "x");
+    while (!atomic_load(&ch->quit)) {
+        struct client c = {.fd = socket(AF_UNIX, SOCK_STREAM, 0)};
+        bool served = false;
+
+        if (connect(c.fd, (struct sockaddr *)&ch->address, ch->address_len) <
+            0) {
+            close(c.fd);
+            break; /* it stops */
+        }
+        client_recv(&c, hello, sizeof(hello));
+        client_send(&c, &flags, sizeof(flags));
+        client_option(&c, NBD_OPT_EXPORT_NAME, &name);
+        if (client_recv(&c, start, sizeof(start)) == sizeof(start)) {
+            struct nbd_simple h;
+
+            for (unsigned i = 0; i < 1000; i++) {
+                client_request(&c, NBD_CMD_READ, 0, i, 4096 * i, sizeof(buf));
+                client_write(&c, 0, i, 4096 * i, buf, sizeof(buf));
+                /* Two replies in any order; with data or without. */
+                if (client_recv(&c, &h, sizeof(h)) < sizeof(h) ||
+                    be32_get(h.error))
+                    break;
+                served = true;
+                client_recv(&c, buf, sizeof(buf));
+                if (client_recv(&c, buf, sizeof(h)) < sizeof(h))
+                    break;
+            }
+        }
+        atomic_fetch_add(served ? &ch->served : &ch->refused, 1);
+        close(c.fd);
+    }
+    return NULL;
+}
+
+struct leave {
+    struct st_nbd_unexport u;
+    bool busy;
+};
+
+static void
+on_left(struct st_nbd_unexport *u)
+{
+    ((struct leave *)u->arg)->busy = false;
+}
+
+static void
+ignore_u64(struct st_inspect *v, const char *name, uint64_t value)
+{
+    (void)v;
+    (void)name;
+    (void)value;
+}
+
+static void
+ignore_text(struct st_inspect *v, const char *name, const char *value)
+{
+    (void)name;
+    assert_non_null(value);
+    (void)v;
+}
+
+static void
+ignore_enter(struct st_inspect *v, const char *name)
+{
+    (void)v;
+    (void)name;
+}
+
+static void
+ignore_leave(struct st_inspect *v)
+{
+    (void)v;
+}
+
+static void
+exports_come_and_go_under_their_clients(void **state)
+{
+    struct st_inspect v = {ignore_u64, ignore_text, ignore_enter, ignore_leave};
+    struct churn ch = {.address = {.sun_family = AF_UNIX},
+                       .address_len = sizeof(sa_family_t)};
+    struct leave leave[LEAVES] = {0};
+    struct world *w = &ch.world;
+    pthread_t thread[CLIENTS];
+    struct st_rand r = st_rand_seed(7);
+    unsigned came = 0, left = 0;
+    bool there = false;
+    struct st_err err;
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    (void)state;
+    open_world(w, UINT64_C(64) << 20);
+    assert_int_equal(bind(fd, (struct sockaddr *)&ch.address, ch.address_len),
+                     0);
+    assert_int_equal(listen(fd, 64), 0);
+    ch.address_len = sizeof(ch.address);
+    getsockname(fd, (struct sockaddr *)&ch.address, &ch.address_len);
+    assert_int_equal(st_nbd_listen(w->nbd, fd, &err), 0);
+    for (unsigned i = 0; i < CLIENTS; i++)
+        assert_int_equal(pthread_create(&thread[i], NULL, visitor, &ch), 0);
+    for (unsigned i = 0; came < COMINGS || !ch.served; i++) {
+        struct leave *l = &leave[i % LEAVES];
+
+        if (!there) {
+            assert_int_equal(
+                st_nbd_export(w->nbd, "x", NULL, w->disk, false, &err), 0);
+            there = true;
+            came++;
+        } else if (!l->busy) {
+            *l = (struct leave){.u = {.done = on_left, .arg = l}, .busy = true};
+            assert_int_equal(
+                st_nbd_unexport(w->nbd, "x", st_rand_below(&r, 2000000), &l->u),
+                0);
+            there = false;
+            left++;
+        }
+        st_testnode_hang(w->node, i % 8 == 0);
+        st_nbd_inspect(w->nbd, &v);
+        usleep((useconds_t)st_rand_below(&r, 2000));
+        turn(w->control);
+    }
+    st_testnode_hang(w->node, false);
+    close_world(w); /* some are still on their way out */
+    for (unsigned i = 0; i < LEAVES; i++)
+        assert_false(leave[i].busy);
+    atomic_store(&ch.quit, true);
+    for (unsigned i = 0; i < CLIENTS; i++)
+        pthread_join(thread[i], NULL);
+    print_message("%u came, %u left, %u connections served, %u not\n", came,
+                  left, ch.served, ch.refused);
+    assert_true(left > 0 && ch.refused > 0);
+}
+
 int
 main(void)
 {
@@ -260,6 +416,7 @@ main(void)
         cmocka_unit_test(clients_on_many_loops_keep_their_data),
         cmocka_unit_test(loops_share_a_small_memory_cap),
         cmocka_unit_test(an_idle_loop_gives_up_its_memory),
+        cmocka_unit_test(exports_come_and_go_under_their_clients),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -144,7 +144,7 @@ check(struct nbd_conn *c, const struct call *r, const char **why)
     };
     unsigned flags = r->flags;
 
-    if (c->worker->stopping) {
+    if (c->shut) {
         *why = "server is shutting down";
         return NBD_ESHUTDOWN;
     }
@@ -364,7 +364,7 @@ request(struct nbd_conn *c, const uint8_t *h, const uint8_t **at,
     } else if (!error && r.type == NBD_CMD_BLOCK_STATUS) {
         memory = NBD_BLOCK_MIN;
     }
-    if (c->inflight >= NBD_CONN_REQUESTS) {
+    if (st_counter_get(&c->inflight) >= NBD_CONN_REQUESTS) {
         c->stalled = true;
         return false;
     }
@@ -376,7 +376,7 @@ request(struct nbd_conn *c, const uint8_t *h, const uint8_t **at,
         st_nbd_conn_fail(c, NULL);
         return true;
     }
-    c->inflight++;
+    st_count(&c->inflight, 1);
     c->bulk = false;
     s->cookie = r.cookie;
     s->offset = r.offset;
