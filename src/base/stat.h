@@ -35,6 +35,7 @@ st_counter_get(const st_counter *c)
 enum { ST_HIST_BUCKETS = 40 };
 
 struct st_hist {
+    st_counter sum; /* ns */
     st_counter bucket[ST_HIST_BUCKETS];
 };
 
@@ -44,10 +45,14 @@ st_hist_add(struct st_hist *h, uint64_t ns)
     unsigned b = ns ? 64u - (unsigned)__builtin_clzll(ns) : 0;
 
     st_count(&h->bucket[b < ST_HIST_BUCKETS ? b : ST_HIST_BUCKETS - 1], 1);
+    st_count(&h->sum, ns);
 }
 
 /* Add FROM to a private sum. */
 void st_hist_merge(struct st_hist *to, const struct st_hist *from);
+
+/* How many were added. */
+uint64_t st_hist_total(const struct st_hist *h);
 
 /* Upper bound in ns of the bucket that holds quantile Q (0..1); 0 if empty. */
 uint64_t st_hist_quantile(const struct st_hist *h, double q);

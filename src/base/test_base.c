@@ -365,6 +365,8 @@ histograms_answer_quantiles(void **state)
     st_hist_add(&h, UINT64_MAX);
     st_hist_merge(&sum, &h);
     st_hist_merge(&sum, &h);
+    assert_int_equal(st_hist_total(&sum), 2 * st_hist_total(&h));
+    assert_true(sum.sum == 2 * h.sum);
     assert_int_equal(st_hist_quantile(&sum, 0.5), 128);
     assert_int_equal(st_hist_quantile(&sum, 0.99), 128);
     assert_true(st_hist_quantile(&sum, 1.0) == UINT64_C(1)
