@@ -25,8 +25,8 @@ static struct toy {
     bool defer_reset, level;
     struct st_access *deferred;
     _Atomic unsigned got[VECTORS];
-    uint64_t address;
-    uint32_t data;
+    _Atomic uint64_t address; /* two threads deliver */
+    _Atomic uint32_t data;
 } toy;
 
 static bool
