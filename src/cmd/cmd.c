@@ -53,7 +53,9 @@ cmd_help(const struct st_cmd *c)
     }
     printf("  -v, --verbose\n      say more; twice: still more\n"
            "  -h, --help\n      this text\n");
-    if (strstr(c->syntax, "SPEC")) {
+    if (c->words)
+        c->words(stdout);
+    if (c->words || strstr(c->syntax, "SPEC")) {
         printf("\nSPEC is one of:\n");
         st_stack_help(stdout);
     }
@@ -127,7 +129,8 @@ parse(const struct st_cmd *c, struct st_cmd_args *a, int argc, char **argv)
                             c->options[i].kind != ST_CMD_FLAG, NULL, ROWS + i};
     }
     opterr = 0;
-    while (!status && (k = getopt_long(argc, argv, ":hv", opts, NULL)) != -1) {
+    while (!status && (k = getopt_long(argc, argv, c->words ? "+:hv" : ":hv",
+                                       opts, NULL)) != -1) {
         if (k == 'h')
             status = a->help = true;
         else if (k == 'v')

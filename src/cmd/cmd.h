@@ -56,11 +56,14 @@ struct st_cmd {
     const char *help;          /* one line; more of them in --help: */
     const char *more;
     const struct st_cmd_option *options;
+    /* Not NULL: options end at the first word, from there on all is rest, which
+     * the command reads itself; this tells --help of those words. */
+    void (*words)(FILE *out);
     int (*run)(const struct st_cmd_args *a); /* gives an exit status */
 };
 
 extern const struct st_cmd st_cmd_nbd, st_cmd_info, st_cmd_bench,
-    st_cmd_completion;
+    st_cmd_completion, st_cmd_ctl, st_cmd_top;
 
 /* All of them, ended by NULL (commands.c): for --help, completion, manuals. */
 extern const struct st_cmd *const st_cmd_all[];
