@@ -90,7 +90,7 @@ take_option(const struct st_cmd_option *o, struct st_cmd_args *a, unsigned i,
                            o->name);
     a->text[i] = value ? value : "";
     if (o->kind == ST_CMD_MANY)
-        a->many[a->nmany++] = value;
+        a->many[i][a->nmany[i]++] = value;
     if (o->kind == ST_CMD_NUMBER) {
         struct st_err err;
         char what[32];
@@ -124,6 +124,11 @@ parse(const struct st_cmd *c, struct st_cmd_args *a, int argc, char **argv)
 
     for (int i = 0; c->options[i].name; i++) {
         a->number[i] = c->options[i].def;
+        if (c->options[i].kind == ST_CMD_MANY) {
+            a->many[i] = calloc((size_t)argc, sizeof(*a->many[i]));
+            if (!a->many[i])
+                return st_cmd_fail(ST_EXIT_FAILED, "no memory");
+        }
         opts[i + 2] =
             (struct option){c->options[i].name,
                             c->options[i].kind != ST_CMD_FLAG, NULL, ROWS + i};
@@ -159,16 +164,14 @@ int
 st_cmd_run(const struct st_cmd *c, int argc, char **argv)
 {
     struct st_cmd_args a = {.level = ST_LOG_WARN};
-    int status;
+    int status = parse(c, &a, argc, argv);
 
-    a.many = calloc((size_t)argc, sizeof(*a.many));
-    status = a.many ? parse(c, &a, argc, argv)
-                    : st_cmd_fail(ST_EXIT_FAILED, "no memory");
     if (a.help)
         status = cmd_help(c);
     else if (!status)
         status = c->run(&a);
-    free(a.many);
+    for (unsigned i = 0; i < ST_CMD_OPTIONS_MAX; i++)
+        free(a.many[i]);
     return status;
 }
 

@@ -43,8 +43,8 @@ enum { ST_CMD_OPTIONS_MAX = 32 };
 struct st_cmd_args {
     const char *text[ST_CMD_OPTIONS_MAX]; /* by row; NULL: not given */
     unsigned number[ST_CMD_OPTIONS_MAX];  /* by row; a WORD's index */
-    const char **many; /* owned: the values of the MANY row, in order */
-    unsigned nmany;
+    const char **many[ST_CMD_OPTIONS_MAX]; /* owned: of a MANY row, in order */
+    unsigned nmany[ST_CMD_OPTIONS_MAX];
     char **rest; /* lent: what is not an option */
     int nrest;
     enum st_level level; /* -v, -vv */

@@ -68,25 +68,27 @@ struct server {
 static int
 parse_exports(struct server *s, const struct st_cmd_args *a)
 {
-    unsigned n = a->nmany ? a->nmany : 1;
+    unsigned n = a->nmany[EXPORT] ? a->nmany[EXPORT] : 1;
 
-    if (a->nrest + !!a->nmany != 1)
+    if (a->nrest + !!a->nmany[EXPORT] != 1)
         return st_cmd_fail(ST_EXIT_USAGE, "%s '%s', see 'strata nbd --help'",
-                           !a->nrest  ? "missing SPEC"
-                           : a->nmany ? "either --export or a SPEC, not also"
-                                      : "one SPEC too many:",
+                           !a->nrest ? "missing SPEC"
+                           : a->nmany[EXPORT]
+                               ? "either --export or a SPEC, not also"
+                               : "one SPEC too many:",
                            a->nrest ? a->rest[a->nrest - 1] : "");
     s->export = calloc(n, sizeof(*s->export));
     for (unsigned i = 0; s->export && i < n; i++) {
-        const char *text = a->nmany ? a->many[i] : a->rest[0];
+        const char *text = a->nmany[EXPORT] ? a->many[EXPORT][i] : a->rest[0];
         const char *eq = strchr(text, '=');
 
-        if (a->nmany && !eq)
+        if (a->nmany[EXPORT] && !eq)
             return st_cmd_fail(ST_EXIT_USAGE,
                                "invalid --export '%s', expected NAME=SPEC",
                                text);
-        s->export[i].spec = a->nmany ? eq + 1 : text;
-        s->export[i].name = strndup(text, a->nmany ? (size_t)(eq - text) : 0);
+        s->export[i].spec = a->nmany[EXPORT] ? eq + 1 : text;
+        s->export[i].name =
+            strndup(text, a->nmany[EXPORT] ? (size_t)(eq - text) : 0);
         s->nexports += s->export[i].name != NULL;
     }
     return s->nexports == n ? 0 : st_cmd_fail(ST_EXIT_FAILED, "no memory");
