@@ -91,8 +91,7 @@ static void
 door_row(struct st_rate *r, const char *name, json_t *before, json_t *now,
          double seconds)
 {
-    json_t *was = json_object_get(before, "totals"), *value;
-    json_t *is = json_object_get(now, "totals");
+    json_t *value;
     const char *key;
 
     *r = (struct st_rate){
@@ -100,10 +99,10 @@ door_row(struct st_rate *r, const char *name, json_t *before, json_t *now,
         .kind = text(now, "kind", "-"),
         .state = "ok",
         .door = true,
-        .ops = (double)grown(was, is, "requests") / seconds,
-        .read = (double)grown(was, is, "bytes_out") / seconds,
-        .written = (double)grown(was, is, "bytes_in") / seconds,
-        .errors = number(is, "errors") + number(is, "protocol_errors"),
+        .ops = (double)grown(before, now, "requests") / seconds,
+        .read = (double)grown(before, now, "bytes_out") / seconds,
+        .written = (double)grown(before, now, "bytes_in") / seconds,
+        .errors = number(now, "errors") + number(now, "protocol_errors"),
     };
     json_object_foreach(json_object_get(now, "clients"), key, value)
     {
