@@ -68,25 +68,47 @@ file_of(const struct file_io *f)
 
 /* ---- Size ---- */
 
+static int
+file_size(const struct file_node *f, uint64_t *size)
+{
+    struct stat sb;
+
+    if (f->block.is)
+        return block_size(f->fd, size);
+    if (fstat(f->fd, &sb) < 0)
+        return -errno;
+    *size = (uint64_t)sb.st_size;
+    return 0;
+}
+
+bool
+file_remeasure(struct file_node *f, bool empty_too, int *rc)
+{
+    struct st_node *n = &f->base;
+    uint64_t size, was;
+
+    pthread_mutex_lock(&f->resizing);
+    was = st_node_size(n);
+    *rc = file_size(f, &size);
+    if (*rc < 0 || (f->block.is && !size && !empty_too))
+        size = was;
+    size = st_align_down(size, n->props.sector_size);
+    st_node_set_size(n, size);
+    pthread_mutex_unlock(&f->resizing);
+    return size != was;
+}
+
 int
 st_file_restat(struct st_node *n)
 {
     struct file_node *f = (struct file_node *)n;
-    uint64_t size, was;
-    struct stat sb;
-    int rc = 0;
+    uint64_t was = st_node_size(n);
+    int rc;
 
-    pthread_mutex_lock(&f->resizing);
-    was = size = st_node_size(n);
-    if (fstat(f->fd, &sb) < 0)
-        rc = -errno;
-    else
-        size = st_align_down((uint64_t)sb.st_size, n->props.sector_size);
-    st_node_set_size(n, size);
-    pthread_mutex_unlock(&f->resizing);
-    if (size != was) {
+    if (file_remeasure(f, false, &rc)) {
         st_info(file_log(f), "%s: size changed from %llu to %llu bytes",
-                f->path, (unsigned long long)was, (unsigned long long)size);
+                f->path, (unsigned long long)was,
+                (unsigned long long)st_node_size(n));
         st_node_changed(n, ST_EVENT_RESIZE);
     }
     return rc;
@@ -160,6 +182,14 @@ zero_mode(struct file_node *f, const struct st_req *req)
     return 0;
 }
 
+/* Would zeroing REQ's range be faster than writing? */
+static bool
+zero_is_fast(struct file_node *f, const struct st_req *req)
+{
+    return zero_mode(f, req) &&
+           !atomic_load_explicit(&f->slow_zero, memory_order_relaxed);
+}
+
 /* Start what is left of F's request; zero_mode decides a zeroing one's way. */
 static void
 io_start(struct file_io *f)
@@ -184,7 +214,9 @@ io_start(struct file_io *f)
             io->op = ST_IO_FSYNC;
         } else if (io->mode) {
             io->op = ST_IO_FALLOCATE;
-            io->len = st_min(rest, FILE_SLICE);
+            io->len =
+                st_min(rest, file_of(f)->block.is ? block_slice(file_of(f))
+                                                  : FILE_SLICE);
         } else {
             io->op = ST_IO_WRITE;
             f->one.iov_base = file_of(f)->zeroes;
@@ -214,15 +246,40 @@ job_start(struct file_io *f, void (*work)(struct st_job *))
     st_job_start(f->chan->base.loop, &f->job);
 }
 
-/* The file ended inside the disk: somebody shrank it. Tell everybody before
- * this request fails, so that the next ones are out of range. */
+/* The file ended inside the disk, or a device fails as one does that did: did
+ * somebody shrink it? Tell everybody before this request fails, so that the
+ * next ones are out of range. */
 static void
 restat_work(struct st_job *j)
 {
     struct file_io *f = st_container(j, struct file_io, job);
+    struct st_node *n = f->chan->base.node;
 
-    st_file_restat(f->chan->base.node);
-    f->status = ST_IO;
+    st_file_restat(n);
+    if (!st_node_range_ok(n, f->req))
+        f->status = ST_IO;
+}
+
+/* A device's next slice. */
+static void
+unmap_work(struct st_job *j)
+{
+    struct file_io *f = st_container(j, struct file_io, job);
+    struct file_node *n = file_of(f);
+    uint64_t len = st_min(f->req->len - f->done, block_slice(n));
+    int rc = block_unmap(n, f->req->offset + f->done, len);
+
+    f->status = st_status_from_errno(-rc, true);
+    if (rc == 0) {
+        f->done += len;
+        return;
+    }
+    st_warn_limited(file_log(n), &n->limiter,
+                    "%s: discard of %llu bytes at %llu failed: %s", n->path,
+                    (unsigned long long)len,
+                    (unsigned long long)(f->req->offset + f->done),
+                    st_strerror(rc));
+    restat_work(j);
 }
 
 /* What is at the request's offset, and how far, in whole sectors: one that is
@@ -239,8 +296,10 @@ status_work(struct st_job *j)
     *x = (struct st_extent){.len = f->req->len};
     f->status = ST_OK;
     if (data < 0 && errno == ENXIO) { /* a hole up to the file's end */
-        if (lseek(f->io.fd, 0, SEEK_END) <= (off_t)start)
+        if (lseek(f->io.fd, 0, SEEK_END) <= (off_t)start) {
+            f->status = ST_IO;
             restat_work(j);
+        }
         x->flags = ST_EXTENT_HOLE | ST_EXTENT_ZERO;
         return;
     }
@@ -288,8 +347,16 @@ static void
 job_done(struct st_job *j)
 {
     struct file_io *f = st_container(j, struct file_io, job);
+    bool unmaps = f->req->op == ST_OP_UNMAP && f->status == ST_OK;
 
-    io_finish(f, f->status);
+    if (unmaps && f->cancelled)
+        io_finish(f, ST_ABORTED);
+    else if (unmaps && f->done < f->req->len)
+        job_start(f, unmap_work);
+    else if (unmaps && f->req->flags & ST_REQ_FUA)
+        io_start(f); /* nothing left of it but to make it durable */
+    else
+        io_finish(f, f->status);
 }
 
 /* The st_io ended with an error, or moved nothing. */
@@ -312,9 +379,12 @@ io_failed(struct file_io *f, int errnum)
         bool punch = io->mode & FALLOC_FL_PUNCH_HOLE;
 
         if (!atomic_exchange(punch ? &n->no_punch : &n->no_zero_range, true))
-            st_info(file_log(n), "%s: the file system cannot %s", n->path,
+            st_info(file_log(n), "%s: the %s cannot %s", n->path,
+                    n->block.is ? "device" : "file system",
                     punch ? "punch holes" : "zero a range");
-        if (f->req->flags & ST_REQ_FAST && !zero_mode(n, f->req))
+        if (n->block.is) /* its zero-range may be the kernel's writing */
+            atomic_store(&n->slow_zero, true);
+        if (f->req->flags & ST_REQ_FAST && !zero_is_fast(n, f->req))
             io_finish(f, ST_UNSUPPORTED);
         else
             io_start(f);
@@ -326,10 +396,12 @@ io_failed(struct file_io *f, int errnum)
                         what[io->op], (unsigned long long)io->len,
                         (unsigned long long)io->offset,
                         errnum ? st_strerror(-errnum) : "end of file");
-    if (!errnum)
+    f->status =
+        errnum ? st_status_from_errno(errnum, io->op != ST_IO_READ) : ST_IO;
+    if (!errnum || (n->block.is && io->op != ST_IO_FSYNC))
         job_start(f, restat_work);
     else
-        io_finish(f, st_status_from_errno(errnum, io->op != ST_IO_READ));
+        io_finish(f, f->status);
 }
 
 static void
@@ -370,6 +442,8 @@ io_begin(struct file_io *f, struct st_req *req)
     f->cancelled = false;
     if (req->op == ST_OP_BLOCK_STATUS)
         job_start(f, status_work);
+    else if (req->op == ST_OP_UNMAP && file_of(f)->block.is)
+        job_start(f, unmap_work);
     else
         io_start(f);
 }
@@ -418,7 +492,7 @@ file_submit(struct st_chan *base, struct st_req *req)
             st_finish(base->loop, req, ST_OK);
             return;
         }
-        if (req->flags & ST_REQ_FAST && !zero_mode(n, req)) {
+        if (req->flags & ST_REQ_FAST && !zero_is_fast(n, req)) {
             st_finish(base->loop, req, ST_UNSUPPORTED);
             return;
         }
@@ -433,7 +507,7 @@ file_submit(struct st_chan *base, struct st_req *req)
 }
 
 /* O(file_io of the channel), so that nobody else pays for it. */
-static void
+void
 file_cancel(struct st_chan *base, struct st_req *req)
 {
     struct file_chan *c = (struct file_chan *)base;
@@ -455,7 +529,7 @@ file_cancel(struct st_chan *base, struct st_req *req)
 
 /* ---- Channels and the node ---- */
 
-static void
+void
 file_close_chan(struct st_chan *base)
 {
     struct file_chan *c = (struct file_chan *)base;
@@ -472,7 +546,7 @@ file_close_chan(struct st_chan *base)
     free(c);
 }
 
-static int
+int
 file_open_chan(struct st_node *n, struct st_loop *l, struct st_chan **out)
 {
     struct file_chan *c = calloc(1, sizeof(*c));
@@ -490,7 +564,7 @@ file_open_chan(struct st_node *n, struct st_loop *l, struct st_chan **out)
     return 0;
 }
 
-static void
+void
 file_inspect(struct st_node *n, struct st_inspect *v)
 {
     struct file_node *f = (struct file_node *)n;
@@ -505,11 +579,12 @@ file_inspect(struct st_node *n, struct st_inspect *v)
 }
 
 /* Every slot of FD is gone with its channel: the lock goes now. */
-static void
+void
 file_close(struct st_node *n)
 {
     struct file_node *f = (struct file_node *)n;
 
+    uevent_leave(&f->block.ear);
     if (f->zeroes != MAP_FAILED)
         munmap(f->zeroes, FILE_ZEROES);
     if (f->locked)

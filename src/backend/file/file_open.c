@@ -36,11 +36,12 @@ file_bad_size(const char *path, uint64_t size, uint32_t sector,
                       path, (unsigned long long)size, sector);
 }
 
-/* One sentence for a failed open of PATH. */
+/* One sentence for a failed open of O's path. */
 static int
-open_failed(const char *path, int errnum, struct st_err *err)
+open_failed(const struct st_file_opts *o, int errnum, struct st_err *err)
 {
-    const char *why = st_strerror(-errnum);
+    const char *path = o->path;
+    const char *why = st_strerror_open(path, !o->read_only, -errnum);
     struct stat sb;
 
     if (errnum == ENOENT && lstat(path, &sb) == 0)
@@ -73,7 +74,7 @@ file_create(const struct st_file_opts *o, uint32_t sector, struct st_err *err)
         return file_bad_size(o->path, o->create_size, sector, err);
     fd = open(o->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOCTTY, 0666);
     if (fd < 0)
-        return open_failed(o->path, errno, err);
+        return open_failed(o, errno, err);
     if (ftruncate(fd, (off_t)o->create_size) < 0) {
         rc = file_no_resize(o->path, o->create_size, errno, err);
         unlink(o->path);
@@ -94,9 +95,9 @@ open_regular(const struct st_file_opts *o, struct st_err *err)
     if (fd < 0 && errno == ENXIO)
         return st_err_set(err, EINVAL, "%s: not a regular file", o->path);
     if (fd < 0 || fstat(fd, &sb) < 0)
-        return open_failed(o->path, errno, err);
+        return open_failed(o, errno, err);
     if (S_ISDIR(sb.st_mode))
-        return open_failed(o->path, EISDIR, err);
+        return open_failed(o, EISDIR, err);
     if (S_ISBLK(sb.st_mode))
         return st_err_set(err, ENOTSUP,
                           "%s: block devices are not built into this strata",
@@ -105,7 +106,7 @@ open_regular(const struct st_file_opts *o, struct st_err *err)
         return st_err_set(err, EINVAL, "%s: not a regular file", o->path);
     if (fcntl(fd, F_SETFL, flags | (o->direct ? O_DIRECT : 0)) < 0)
         return errno == EINVAL ? no_direct(o->path, err)
-                               : open_failed(o->path, errno, err);
+                               : open_failed(o, errno, err);
     stolen = fd;
     fd = -1;
     return stolen;
@@ -191,14 +192,14 @@ file_start(struct file_node *f, const struct st_file_opts *o,
     if (rc < 0)
         return rc;
     if (fstat(f->fd, &sb) < 0)
-        return open_failed(o->path, errno, err);
+        return open_failed(o, errno, err);
     if ((uint64_t)sb.st_size % *sector)
         return file_bad_size(o->path, (uint64_t)sb.st_size, *sector, err);
     st_node_set_size(&f->base, (uint64_t)sb.st_size);
     file_props(f, &sb, o->read_only);
     f->zeroes =
         mmap(NULL, FILE_ZEROES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return f->zeroes == MAP_FAILED ? open_failed(o->path, errno, err) : 0;
+    return f->zeroes == MAP_FAILED ? open_failed(o, errno, err) : 0;
 }
 
 int
@@ -219,7 +220,7 @@ st_file_open(struct st_loop *home, const struct st_file_opts *o,
     if (!f || !(f->path = strdup(o->path))) {
         free(f);
         f = NULL;
-        rc = open_failed(o->path, ENOMEM, err);
+        rc = open_failed(o, ENOMEM, err);
         goto fail;
     }
     st_node_init(&f->base, &file_ops, home, o->path);
