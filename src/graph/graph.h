@@ -43,29 +43,34 @@ void st_graph_destroy(struct st_graph *g);
 /* ---- Set-up ---- */
 
 /* Open SPEC as the disk NAME ("" gives it the next free of disk0, disk1, ...).
- * -EEXIST for a name that is taken, else what st_stack_open says. Blocks. */
+ * -EINVAL for a name that is no UTF-8 or has control characters, -EEXIST for
+ * one that is taken, else what st_stack_open says. Blocks. NAME_OUT (may be
+ * NULL) is lent for the disk's life. */
 int st_graph_open(struct st_graph *g, const char *name, const char *spec,
                   bool read_only, const char **name_out, struct st_err *err);
 
-/* A door NAME that speaks NBD; opts->control and loops are the graph's. */
+/* A door NAME that speaks NBD; opts->control and loops are the graph's.
+ * -EEXIST, or what st_nbd_create says. */
 int st_graph_add_nbd(struct st_graph *g, const char *name,
                      const struct st_nbd_opts *opts, struct st_err *err);
 
-/* Serve DISK through DOOR as EXPORT. */
+/* Serve DISK through DOOR as EXPORT. -ENOENT, or what st_nbd_export says. */
 int st_graph_export(struct st_graph *g, const char *door, const char *export,
                     const char *disk, struct st_err *err);
 
-/* st_nbd_listen and st_nbd_connection of DOOR. FD is taken. */
+/* st_nbd_listen and st_nbd_connection of DOOR. FD is taken. -ENOENT. */
 int st_graph_listen(struct st_graph *g, const char *door, int fd,
                     struct st_err *err);
 int st_graph_connection(struct st_graph *g, const char *door, int fd,
                         void (*ended)(void *arg), void *arg,
                         struct st_err *err);
 
-/* Stop for good: edits that wait and new ones end with -ESHUTDOWN, one under
- * way is waited for (paused disks are resumed); then every door stops as
- * st_nbd_stop says, and every disk is flushed. DONE once: 0, -EIO when a flush
- * failed, -ETIMEDOUT when requests had to be abandoned. */
+/* Stop for good, once: edits that wait and new ones end with -ESHUTDOWN, one
+ * under way is waited for; disks that are paused or stopped go on, and report
+ * their errors from now on; then every door stops as st_nbd_stop says, and
+ * every disk is flushed. Each step has TIMEOUT_NS. DONE once, never within this
+ * call: 0, -EIO when a flush failed, -ETIMEDOUT when requests or edits had to
+ * be abandoned. */
 void st_graph_stop(struct st_graph *g, uint64_t timeout_ns,
                    void (*done)(void *arg, int rc), void *arg);
 
@@ -83,9 +88,9 @@ struct st_graph_disk {
 };
 
 /* The disk after PREV (NULL: the first), in the order they came; or NULL. Lent
- * until the next turn of the loop. */
-const struct st_graph_disk *st_graph_next_disk(struct st_graph *g,
-                                               const struct st_graph_disk *prev);
+ * until the next turn of the loop. A name is taken until its disk is gone. */
+const struct st_graph_disk *
+st_graph_next_disk(struct st_graph *g, const struct st_graph_disk *prev);
 
 /* NULL: no such disk, or it is leaving. */
 const struct st_graph_disk *st_graph_find_disk(struct st_graph *g,
@@ -96,8 +101,8 @@ struct st_graph_door {
     struct st_nbd *nbd;
 };
 
-const struct st_graph_door *st_graph_next_door(struct st_graph *g,
-                                               const struct st_graph_door *prev);
+const struct st_graph_door *
+st_graph_next_door(struct st_graph *g, const struct st_graph_door *prev);
 
 /* Values of the graph itself: edits done, failed, waiting. */
 void st_graph_inspect(struct st_graph *g, struct st_inspect *v);
@@ -141,7 +146,9 @@ struct st_graph_edit {
     struct st_list link;
     struct st_task task;
     struct st_timer timer;
+    void (*freed)(struct st_graph_edit *e); /* it was abandoned */
     void *job;
+    int rc;
 };
 
 /* Start VERB with its arguments (copied; NULL: missing). rc is 0 or -errno:
@@ -151,9 +158,15 @@ struct st_graph_edit {
  *   -EEXIST     the name is taken
  *   -EBUSY      contradicts what is: pause of a paused disk, ...
  *   -ENOTSUP, -EROFS, -EACCES, -ENOSPC, -EIO, ... as the disk says
- *   -ETIMEDOUT  not done within the deadline; what was begun is undone, or for
- *               remove-export: goes on, and its disk is `leaving` until then
+ *   -ETIMEDOUT  not done within the deadline. A pause, an insertion and a disk
+ *               that is being opened are undone, if need be later; what was
+ *               begun of the others goes on: a disk that is being removed is
+ *               `leaving` until then. Other edits of that disk get -EBUSY
+ *               meanwhile.
  *   -ESHUTDOWN  the graph is being stopped
+ *
+ * remove-export may end with -EIO and be done nevertheless: the last flush of
+ * its disk failed, and what was written before may be lost.
  */
 void st_graph_do(struct st_graph *g, const struct st_verb *verb,
                  const char *const arg[ST_VERB_ARGS], struct st_graph_edit *e);

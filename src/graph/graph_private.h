@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the files of the graph share.
+ *
+ *   graph.c    the objects: made by set-up calls, found, inspected
+ *   edit.c     the queue of edits, deadlines, abandon
+ *   verbs.c    the table of verbs, and those that edit a disk
+ *   set.c      the verb set: from a path to what has the value
+ *   exports.c  add-export and remove-export: disks that come and go
+ *   stop.c     the end
+ *
+ * An edit is its caller's memory and lives until its deadline at the latest.
+ * What it does is an op, the graph's own, which may come back later:
+ *
+ *   st_graph_do -> waiting -> current ------------------> done(rc)
+ *                               | start     op->e == NULL ^
+ *                               op: worker, disk, door ---+-> late: undo, free
+ */
+#ifndef ST_GRAPH_PRIVATE_H
+#define ST_GRAPH_PRIVATE_H
+
+#include "graph.h"
+
+#define GRAPH_S UINT64_C(1000000000)
+
+/* What is said at the deadline of what is still under way. */
+#define GRAPH_GOES_ON "it goes on by itself"
+#define GRAPH_UNDONE  "it will be undone"
+
+struct graph_disk {
+    struct st_graph_disk pub; /* first */
+    char *name, *spec;        /* owned; pub's */
+    struct st_list link;      /* st_graph.disks */
+    unsigned exports;
+    struct graph_op *late; /* an op that lost its edit and still has the disk */
+    struct st_edit resume; /* stop.c's */
+};
+
+struct graph_door {
+    struct st_graph_door pub; /* first; its nbd is owned */
+    char *name;               /* owned; pub's */
+    struct st_list link;      /* st_graph.doors */
+};
+
+struct graph_export {
+    struct st_list link; /* st_graph.exports */
+    struct graph_door *door;
+    struct graph_disk *disk;
+    char *name;               /* owned */
+    struct graph_op *leaving; /* who takes it out, or NULL */
+    struct st_nbd_unexport un;
+};
+
+/* What an edit does. */
+struct graph_op {
+    struct st_graph *graph;
+    struct st_graph_edit *e;  /* NULL: late, nobody waits for it any more */
+    const char *late;         /* what is said at the deadline (static) */
+    char *text[ST_VERB_ARGS]; /* owned; the edit's */
+    struct graph_disk *disk;  /* or NULL */
+    bool has_disk;            /* the disk is in use: by `edit`, or it leaves */
+    struct st_edit edit;      /* at the disk */
+    struct st_job job;        /* on a worker */
+    struct st_node *node;     /* opened */
+    struct graph_door *door;
+    unsigned left; /* exports that are not out yet */
+    struct st_timer timer;
+    struct st_err err;
+    int rc;
+};
+
+enum graph_stop {
+    GRAPH_RUNS,
+    GRAPH_STOP_EDITS,  /* the one under way ends */
+    GRAPH_STOP_RESUME, /* paused disks go on */
+    GRAPH_STOP_DOORS,
+    GRAPH_STOP_FLUSH, /* disks that no door has flushed */
+    GRAPH_STOP_REST,  /* ops that are late */
+    GRAPH_STOPPED,
+};
+
+struct st_graph {
+    struct st_graph_opts opts;
+    struct st_loop *control; /* borrowed */
+    struct st_stack_env *env;
+    struct st_list disks, doors, exports;
+
+    /* Edits. */
+    struct st_list waiting; /* st_graph_edit.link */
+    struct st_graph_edit *current;
+    struct st_task turn; /* edit.c's next step, and stop.c's */
+    bool turning;        /* it is queued */
+    unsigned nwaiting, nops;
+    uint64_t edits, failed;
+
+    /* Stop. */
+    enum graph_stop stop;
+    uint64_t timeout_ns;
+    struct st_timer timer;
+    bool overdue, cutting;
+    unsigned pending; /* of this step */
+    void (*done)(void *arg, int rc);
+    void *arg;
+    int rc;
+};
+
+/* ---- graph.c ---- */
+
+struct graph_disk *graph_find_disk(struct st_graph *g, const char *name);
+struct graph_door *graph_find_door(struct st_graph *g, const char *name);
+
+/* May a new disk be called NAME? *OUT is its name then, owned by the caller:
+ * NAME, or the next diskN for "". 0, -EINVAL, -EEXIST, -ENOMEM. */
+int graph_disk_name(struct st_graph *g, const char *name, char **out,
+                    struct st_err *err);
+
+/* A disk above NODE (taken on success). NAME is taken in any case. */
+int graph_disk_add(struct st_graph *g, char *name, const char *spec,
+                   struct st_node *node, bool read_only,
+                   struct graph_disk **out, struct st_err *err);
+
+/* It is deserted, and no export is left. */
+void graph_disk_free(struct graph_disk *d);
+
+int graph_export_add(struct st_graph *g, struct graph_door *door,
+                     const char *name, struct graph_disk *disk,
+                     struct st_err *err);
+void graph_export_free(struct graph_export *x);
+
+/* Has the error policy stopped it? */
+bool graph_disk_stopped(const struct graph_disk *d);
+
+/* ---- edit.c ---- */
+
+/* Let the next edit start, or the stop go on, in a coming round. */
+void graph_kick(struct st_graph *g);
+void graph_turn(struct st_task *t); /* st_graph.turn */
+
+/* E ends. A sentence is made up where rc < 0 and E->err has none. */
+void graph_end(struct st_graph_edit *e, int rc);
+
+/* E ends with -ERRNUM and this sentence. */
+void graph_fail(struct st_graph_edit *e, int errnum, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* What E does; LATE is its sentence at the deadline. It takes E's texts. NULL:
+ * no memory, E has ended. */
+struct graph_op *graph_op_new(struct st_graph_edit *e, struct graph_disk *d,
+                              const char *late);
+
+/* OP is through: its edit ends with rc and op->err, if that still waits. */
+void graph_op_end(struct graph_op *op, int rc);
+
+/* What is left until E's deadline, at least 1 ns. */
+uint64_t graph_left_ns(const struct st_graph_edit *e);
+
+/* The disk has op->edit, with graph_left_ns for a limit: at the deadline it is
+ * given one second more to undo what it did. */
+void graph_op_at_disk(struct graph_op *op);
+
+/* ---- verbs.c ---- */
+
+/* The disk that E's text I names; NULL: E has ended (no such disk, busy). */
+struct graph_disk *graph_verb_disk(struct st_graph_edit *e, const char *name);
+
+void graph_resize(struct st_graph_edit *e, struct graph_disk *d,
+                  const char *size);
+void graph_policy(struct st_graph_edit *e, struct graph_disk *d,
+                  const char *policy);
+
+/* ---- set.c, exports.c: start functions of verbs ---- */
+
+void graph_set(struct st_graph_edit *e);
+void graph_add_export(struct st_graph_edit *e);
+void graph_remove_export(struct st_graph_edit *e);
+
+/* ---- stop.c ---- */
+
+/* Something may have happened that the stop waits for. */
+void graph_stop_step(struct st_graph *g);
+
+/* Flush D: 0, and DONE gets 0 or -EIO, never within this call; 1: read-only,
+ * nothing to do; or -errno. */
+int graph_flush(struct st_graph *g, struct graph_disk *d,
+                void (*done)(void *arg, int rc), void *arg);
+
+#endif
