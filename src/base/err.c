@@ -4,8 +4,12 @@
  */
 #include "err.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 int
 st_err_set(struct st_err *err, int errnum, const char *fmt, ...)
@@ -43,4 +47,33 @@ st_strerror(int rc)
     const char *s = strerrordesc_np(rc < 0 ? -rc : rc);
 
     return s ? s : "unknown error";
+}
+
+/* Do the permissions of PATH, or where it does not exist those of its folder,
+ * let us open or make it? A Landlock sandbox has no say in this question. */
+static bool
+err_permitted(const char *path, bool write)
+{
+    const char *slash = strrchr(path, '/');
+    char dir[PATH_MAX] = ".";
+
+    if (faccessat(AT_FDCWD, path, write ? R_OK | W_OK : R_OK, AT_EACCESS) == 0)
+        return true;
+    if (errno != ENOENT || !write ||
+        (slash && (size_t)(slash - path) >= sizeof(dir) - 1))
+        return false;
+    if (slash) {
+        memcpy(dir, path, (size_t)(slash - path) + 1);
+        dir[slash - path + 1] = '\0';
+    }
+    return faccessat(AT_FDCWD, dir, W_OK | X_OK, AT_EACCESS) == 0;
+}
+
+const char *
+st_strerror_open(const char *path, bool write, int rc)
+{
+    if ((rc == -EACCES || rc == EACCES) && err_permitted(path, write))
+        return "the sandbox does not allow it; name its folder with "
+               "--allow-path at the start";
+    return st_strerror(rc);
 }

@@ -9,6 +9,7 @@
 #define ST_ERR_H
 
 #include <stdarg.h>
+#include <stdbool.h>
 
 /* A sentence without full stop, cut at the end of TEXT if it is too long. */
 struct st_err {
@@ -26,5 +27,10 @@ void st_err_prefix(struct st_err *err, const char *fmt, ...)
 
 /* The name of -RC in words (thread-safe strerror); lends a static string. */
 const char *st_strerror(int rc);
+
+/* The same for -RC of opening or making PATH, for reading or also WRITE: where
+ * its permissions would have let us, it was the sandbox, and how to widen it is
+ * said. Lends a static string. */
+const char *st_strerror_open(const char *path, bool write, int rc);
 
 #endif

@@ -3,10 +3,13 @@
  * Sizes, GUIDs, wire integers, bitmaps, lists, memory, caps, log, histograms.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -353,6 +356,41 @@ errors_are_sentences(void **state)
     assert_string_equal(st_strerror(99999), "unknown error");
 }
 
+/* What a sandbox says is tests/sandbox's. */
+static void
+permissions_are_not_taken_for_a_sandbox(void **state)
+{
+    char dir[] = "/tmp/strata-err-XXXXXX", path[64];
+    int fd;
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof(path), "%s/file", dir);
+    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0444);
+    assert_true(fd >= 0);
+    close(fd);
+    /* EACCES where all is permitted can only be a sandbox's. */
+    assert_non_null(strstr(st_strerror_open(path, false, -EACCES), "sandbox"));
+    assert_string_equal(st_strerror_open(path, false, -EIO), st_strerror(-EIO));
+    if (geteuid() == 0) { /* to whom all is permitted */
+        assert_int_equal(chmod(dir, 0755), 0);
+        assert_int_equal(seteuid(65534), 0);
+    }
+    assert_string_equal(st_strerror_open(path, true, -EACCES),
+                        st_strerror(-EACCES));
+    snprintf(path, sizeof(path), "/proc/none");
+    assert_string_equal(st_strerror_open(path, true, -EACCES),
+                        st_strerror(-EACCES));
+    assert_int_equal(seteuid(getuid()), 0);
+    snprintf(path, sizeof(path), "%s/new", dir);
+    assert_non_null(strstr(st_strerror_open(path, true, -EACCES), "sandbox"));
+    assert_string_equal(st_strerror_open(path, false, -EACCES),
+                        st_strerror(-EACCES));
+    snprintf(path, sizeof(path), "%s/file", dir);
+    unlink(path);
+    rmdir(dir);
+}
+
 static void
 histograms_answer_quantiles(void **state)
 {
@@ -392,6 +430,7 @@ main(void)
         cmocka_unit_test(log_drops_what_is_below_its_level),
         cmocka_unit_test(limited_log_says_what_it_dropped),
         cmocka_unit_test(errors_are_sentences),
+        cmocka_unit_test(permissions_are_not_taken_for_a_sandbox),
         cmocka_unit_test(histograms_answer_quantiles),
     };
 
