@@ -214,7 +214,7 @@ block_start(struct file_node *f, const struct st_file_opts *o, dev_t rdev,
     uevent_join(f->base.home, &b->ear);
     /* It may have changed between: whatever comes later is heard. */
     file_remeasure(f, true, &rc);
-    return rc < 0 ? file_open_failed(o->path, -rc, err) : 0;
+    return rc < 0 ? file_open_failed(o, -rc, err) : 0;
 }
 
 /* ---- The node ---- */

@@ -36,9 +36,8 @@ file_bad_size(const char *path, uint64_t size, uint32_t sector,
                       path, (unsigned long long)size, sector);
 }
 
-/* One sentence for a failed open of O's path. */
-static int
-open_failed(const struct st_file_opts *o, int errnum, struct st_err *err)
+int
+file_open_failed(const struct st_file_opts *o, int errnum, struct st_err *err)
 {
     const char *path = o->path;
     const char *why = st_strerror_open(path, !o->read_only, -errnum);
@@ -74,7 +73,7 @@ file_create(const struct st_file_opts *o, uint32_t sector, struct st_err *err)
         return file_bad_size(o->path, o->create_size, sector, err);
     fd = open(o->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOCTTY, 0666);
     if (fd < 0)
-        return open_failed(o, errno, err);
+        return file_open_failed(o, errno, err);
     if (ftruncate(fd, (off_t)o->create_size) < 0) {
         rc = file_no_resize(o->path, o->create_size, errno, err);
         unlink(o->path);
@@ -82,31 +81,41 @@ file_create(const struct st_file_opts *o, uint32_t sector, struct st_err *err)
     return rc;
 }
 
-/* Open a regular file. The descriptor, or -errno. */
+/* Open a regular file or a block device; SB is filled. The descriptor, or
+ * -errno. */
 static int
-open_regular(const struct st_file_opts *o, struct st_err *err)
+open_path(const struct st_file_opts *o, struct stat *sb, struct st_err *err)
 {
     const int flags = (o->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY;
-    /* A FIFO would block, and a file that may not block says EAGAIN. */
-    st_autoclose int fd = open(o->path, flags | O_NONBLOCK);
-    struct stat sb;
+    bool device = stat(o->path, sb) == 0 && S_ISBLK(sb->st_mode);
+    /* A FIFO would block, and a file that may not block says EAGAIN. Whoever
+     * writes to a device wants it alone: no file system is mounted from it. */
+    st_autoclose int fd = open(o->path, flags | (!device        ? O_NONBLOCK
+                                                 : o->read_only ? 0
+                                                                : O_EXCL));
     int stolen;
 
-    if (fd < 0 && errno == ENXIO)
-        return st_err_set(err, EINVAL, "%s: not a regular file", o->path);
-    if (fd < 0 || fstat(fd, &sb) < 0)
-        return open_failed(o, errno, err);
-    if (S_ISDIR(sb.st_mode))
-        return open_failed(o, EISDIR, err);
-    if (S_ISBLK(sb.st_mode))
-        return st_err_set(err, ENOTSUP,
-                          "%s: block devices are not built into this strata",
+    if (fd < 0 && device && errno == EBUSY)
+        return st_err_set(err, EBUSY,
+                          "%s: in use: mounted, part of another device, or "
+                          "open for writing elsewhere",
                           o->path);
-    if (!S_ISREG(sb.st_mode))
-        return st_err_set(err, EINVAL, "%s: not a regular file", o->path);
+    if (fd < 0 && !device && errno == ENXIO)
+        return st_err_set(err, EINVAL, "%s: not a regular file or block device",
+                          o->path);
+    if (fd < 0 || fstat(fd, sb) < 0)
+        return file_open_failed(o, errno, err);
+    if (S_ISDIR(sb->st_mode))
+        return file_open_failed(o, EISDIR, err);
+    if (S_ISBLK(sb->st_mode) != device)
+        return st_err_set(err, EAGAIN, "%s: was replaced while it was opened",
+                          o->path);
+    if (!device && !S_ISREG(sb->st_mode))
+        return st_err_set(err, EINVAL, "%s: not a regular file or block device",
+                          o->path);
     if (fcntl(fd, F_SETFL, flags | (o->direct ? O_DIRECT : 0)) < 0)
         return errno == EINVAL ? no_direct(o->path, err)
-                               : open_failed(o, errno, err);
+                               : file_open_failed(o, errno, err);
     stolen = fd;
     fd = -1;
     return stolen;
@@ -173,14 +182,34 @@ file_props(struct file_node *f, const struct stat *sb, bool read_only)
     p->fast_zero = true;
 }
 
+/* F's descriptor is that of a regular file, and locked: its properties. 0 or
+ * -errno. */
+static int
+regular_start(struct file_node *f, const struct st_file_opts *o,
+              struct st_err *err)
+{
+    uint32_t *sector = &f->base.props.sector_size;
+    int rc = o->direct ? direct_props(f, o, err) : 0;
+    struct stat sb;
+
+    if (rc < 0)
+        return rc;
+    if (fstat(f->fd, &sb) < 0)
+        return file_open_failed(o, errno, err);
+    if ((uint64_t)sb.st_size % *sector)
+        return file_bad_size(o->path, (uint64_t)sb.st_size, *sector, err);
+    st_node_set_size(&f->base, (uint64_t)sb.st_size);
+    file_props(f, &sb, o->read_only);
+    return 0;
+}
+
 /* Open F's file. 0 or -errno. */
 static int
 file_start(struct file_node *f, const struct st_file_opts *o,
            struct st_err *err)
 {
-    uint32_t *sector = &f->base.props.sector_size;
     struct stat sb;
-    int rc = open_regular(o, err);
+    int rc = open_path(o, &sb, err);
 
     f->fd = rc;
     if (rc >= 0)
@@ -188,18 +217,13 @@ file_start(struct file_node *f, const struct st_file_opts *o,
     if (rc < 0)
         return rc;
     f->locked = rc;
-    rc = o->direct ? direct_props(f, o, err) : 0;
+    rc = S_ISBLK(sb.st_mode) ? block_start(f, o, sb.st_rdev, err)
+                             : regular_start(f, o, err);
     if (rc < 0)
         return rc;
-    if (fstat(f->fd, &sb) < 0)
-        return open_failed(o, errno, err);
-    if ((uint64_t)sb.st_size % *sector)
-        return file_bad_size(o->path, (uint64_t)sb.st_size, *sector, err);
-    st_node_set_size(&f->base, (uint64_t)sb.st_size);
-    file_props(f, &sb, o->read_only);
     f->zeroes =
         mmap(NULL, FILE_ZEROES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return f->zeroes == MAP_FAILED ? open_failed(o, errno, err) : 0;
+    return f->zeroes == MAP_FAILED ? file_open_failed(o, errno, err) : 0;
 }
 
 int
@@ -220,7 +244,7 @@ st_file_open(struct st_loop *home, const struct st_file_opts *o,
     if (!f || !(f->path = strdup(o->path))) {
         free(f);
         f = NULL;
-        rc = open_failed(o, ENOMEM, err);
+        rc = file_open_failed(o, ENOMEM, err);
         goto fail;
     }
     st_node_init(&f->base, &file_ops, home, o->path);

@@ -47,7 +47,8 @@ file_log(const struct file_node *f)
 }
 
 /* Sentences: SIZE is no multiple of SECTOR (-EINVAL); the others -ERRNUM. */
-int file_open_failed(const char *path, int errnum, struct st_err *err);
+int file_open_failed(const struct st_file_opts *o, int errnum,
+                     struct st_err *err);
 int file_no_resize(const char *path, uint64_t size, int errnum,
                    struct st_err *err);
 int file_bad_size(const char *path, uint64_t size, uint32_t sector,

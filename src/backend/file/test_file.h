@@ -31,6 +31,9 @@ struct world {
     struct st_domain *domain;
     struct st_loop *loop;
     char dir[64], path[96];
+    /* Of test_block_node.c: a loop device above path, or -1. */
+    int device_fd;
+    char device[32];
     /* Of use(). */
     struct st_node *node;
     struct st_disk *disk;
@@ -46,6 +49,7 @@ setup(void **state)
     struct st_err err;
 
     assert_non_null(w);
+    w->device_fd = -1;
     snprintf(w->dir, sizeof(w->dir), "%s/st_file_XXXXXX", tmp ? tmp : "/tmp");
     assert_non_null(mkdtemp(w->dir));
     snprintf(w->path, sizeof(w->path), "%s/disk", w->dir);

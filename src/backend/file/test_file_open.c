@@ -61,25 +61,6 @@ each_wrong_path_has_its_sentence(void **state)
 }
 
 static void
-a_block_device_is_named_as_one(void **state)
-{
-    struct world *w = *state;
-    struct st_node *n;
-    struct st_err err;
-    struct stat sb;
-
-    if (stat("/dev/loop0", &sb) < 0 || access("/dev/loop0", R_OK) < 0)
-        skip();
-    assert_int_equal(
-        try_open(w,
-                 (struct st_file_opts){.path = "/dev/loop0", .read_only = true},
-                 &n, &err),
-        -ENOTSUP);
-    assert_string_equal(
-        err.text, "/dev/loop0: block devices are not built into this strata");
-}
-
-static void
 no_permission_is_said(void **state)
 {
     struct world *w = *state;
@@ -539,7 +520,6 @@ the_contract_is_kept(void **state)
 
 static const struct CMUnitTest tests[] = {
     T(each_wrong_path_has_its_sentence),
-    T(a_block_device_is_named_as_one),
     T(no_permission_is_said),
     T(create_makes_the_size_and_never_truncates),
     T(an_empty_file_is_a_legal_disk),
