@@ -12,6 +12,9 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
+
+#include "size.h"
 
 struct delay {
     struct st_node base; /* first */
@@ -127,14 +130,50 @@ delay_open_chan(struct st_node *n, struct st_loop *l, struct st_chan **out)
     return 0;
 }
 
+/* The values, and the operations that each is for; the first one shows it. */
+static const struct {
+    const char *name;
+    enum st_op op[3];
+    unsigned n;
+} values[] = {
+    {"read_ns", {ST_OP_READ}, 1},
+    {"write_ns", {ST_OP_WRITE, ST_OP_WRITE_ZEROES, ST_OP_COMPARE_AND_WRITE}, 3},
+    {"flush_ns", {ST_OP_FLUSH}, 1},
+};
+enum { VALUES = sizeof(values) / sizeof(values[0]) };
+
+static void
+delay_set_value(struct st_node *n, unsigned i, uint64_t ns)
+{
+    for (unsigned k = 0; k < values[i].n; k++)
+        st_delay_set(n, values[i].op[k], ns);
+}
+
 static void
 delay_inspect(struct st_node *n, struct st_inspect *v)
 {
     struct delay *d = (struct delay *)n;
 
-    v->u64(v, "read_ns", atomic_load(&d->ns[ST_OP_READ]));
-    v->u64(v, "write_ns", atomic_load(&d->ns[ST_OP_WRITE]));
-    v->u64(v, "flush_ns", atomic_load(&d->ns[ST_OP_FLUSH]));
+    for (unsigned i = 0; i < VALUES; i++)
+        v->u64(v, values[i].name, atomic_load(&d->ns[values[i].op[0]]));
+}
+
+static int
+delay_set(struct st_node *n, const char *name, const char *value,
+          struct st_err *err)
+{
+    for (unsigned i = 0; i < VALUES; i++) {
+        uint64_t ns;
+        int rc;
+
+        if (strcmp(name, values[i].name) != 0)
+            continue;
+        rc = st_number_parse(name, value, 0, UINT64_MAX, &ns, err);
+        if (rc == 0)
+            delay_set_value(n, i, ns);
+        return rc;
+    }
+    return st_err_set(err, ENOENT, "%s has no value '%.80s'", n->label, name);
 }
 
 static void
@@ -150,6 +189,7 @@ static const struct st_node_ops delay_ops = {
     .close_chan = delay_close_chan,
     .cancel = delay_cancel,
     .inspect = delay_inspect,
+    .set = delay_set,
     .close = delay_close,
 };
 
@@ -169,11 +209,9 @@ st_delay_create(struct st_loop *home, const struct st_delay_opts *o,
     if (!d)
         return st_err_set(err, ENOMEM, "%s: no memory", label);
     st_node_init(&d->base, &delay_ops, home, label);
-    st_delay_set(&d->base, ST_OP_READ, o->read_ns);
-    st_delay_set(&d->base, ST_OP_WRITE, o->write_ns);
-    st_delay_set(&d->base, ST_OP_WRITE_ZEROES, o->write_ns);
-    st_delay_set(&d->base, ST_OP_COMPARE_AND_WRITE, o->write_ns);
-    st_delay_set(&d->base, ST_OP_FLUSH, o->flush_ns);
+    delay_set_value(&d->base, 0, o->read_ns);
+    delay_set_value(&d->base, 1, o->write_ns);
+    delay_set_value(&d->base, 2, o->flush_ns);
     *out = &d->base;
     return 0;
 }

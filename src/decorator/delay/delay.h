@@ -2,6 +2,7 @@
  *
  * Delay: each request waits before it goes down (spec: disk.md 7.2). Requests
  * overlap: a thousand of them wait 10 ms together, not one after another.
+ * inspect shows, and set changes, read_ns, write_ns and flush_ns.
  */
 #ifndef ST_DELAY_H
 #define ST_DELAY_H

@@ -8,7 +8,9 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "delay.h"
 #include "kit.h"
@@ -175,6 +177,61 @@ a_delay_changes_from_the_next_request_on(void **state)
 }
 
 static void
+see_u64(struct st_inspect *v, const char *name, uint64_t value)
+{
+    (void)v;
+    assert_int_equal(value, strcmp(name, "read_ns") == 0    ? 5 * MS
+                            : strcmp(name, "write_ns") == 0 ? 7 * MS
+                                                            : 0);
+}
+
+static void
+its_values_can_be_set(void **state)
+{
+    static const struct {
+        const char *name, *value;
+        int rc;
+        const char *sentence;
+    } bad[] = {
+        {"read_ns", "-1", -EINVAL, "'-1'"},
+        {"read_ns", "10ms", -EINVAL, "'10ms'"},
+        {"flush_ns", "", -EINVAL, "flush_ns"},
+        {"write_ns", "18446744073709551616", -EINVAL, "write_ns"},
+        {"unmap_ns", "1", -ENOENT, "'unmap_ns'"},
+    };
+    static const enum st_op ops[] = {ST_OP_READ, ST_OP_WRITE,
+                                     ST_OP_WRITE_ZEROES, ST_OP_FLUSH};
+    static const uint64_t ms[] = {5, 7, 7, 0};
+    const struct st_delay_opts o = {.flush_ns = 50 * MS};
+    struct st_inspect v = {.u64 = see_u64};
+    struct st_err err;
+    struct rig r;
+
+    (void)state;
+    rig_start(&r, &o);
+    assert_int_equal(r.delay->ops->set(r.delay, "read_ns", "5000000", &err), 0);
+    assert_int_equal(r.delay->ops->set(r.delay, "write_ns", "7000000", &err),
+                     0);
+    assert_int_equal(r.delay->ops->set(r.delay, "flush_ns", "0", &err), 0);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        assert_int_equal(
+            r.delay->ops->set(r.delay, bad[i].name, bad[i].value, &err),
+            bad[i].rc);
+        assert_non_null(strstr(err.text, bad[i].sentence));
+    }
+    r.delay->ops->inspect(r.delay, &v);
+    for (size_t i = 0; i < sizeof(ops) / sizeof(ops[0]); i++) {
+        uint64_t start = r.loop->now;
+        struct op op;
+
+        op_start(&r, &op, ops[i]);
+        assert_int_equal(op_wait(&r, &op), ST_OK);
+        assert_int_equal(op.done_at - start, ms[i] * MS);
+    }
+    rig_stop(&r);
+}
+
+static void
 a_delayed_request_can_be_cancelled(void **state)
 {
     const struct st_delay_opts o = {.read_ns = 10 * MS};
@@ -313,6 +370,7 @@ main(void)
         cmocka_unit_test(each_operation_waits_its_own_time),
         cmocka_unit_test(requests_wait_together),
         cmocka_unit_test(a_delay_changes_from_the_next_request_on),
+        cmocka_unit_test(its_values_can_be_set),
         cmocka_unit_test(a_delayed_request_can_be_cancelled),
         cmocka_unit_test(a_resize_below_is_seen_above),
         cmocka_unit_test(it_comes_and_goes_under_io),

@@ -229,16 +229,6 @@ fault_close(struct st_node *n)
     free(f);
 }
 
-static const struct st_node_ops fault_ops = {
-    .name = "fault",
-    .transparent = true,
-    .open_chan = fault_open_chan,
-    .close_chan = fault_close_chan,
-    .cancel = fault_cancel,
-    .inspect = fault_inspect,
-    .close = fault_close,
-};
-
 static void
 rules_free(struct st_deferred *d)
 {
@@ -261,6 +251,36 @@ st_fault_load(struct st_node *n, const char *name, const char *text,
     st_defer(n->home, &rules->deferred, rules_free);
     return 0;
 }
+
+/* "rules": all of them, one a line. A text and not a file's name: a set must
+ * not block, and whoever sets can read the file. */
+static int
+fault_set(struct st_node *n, const char *name, const char *value,
+          struct st_err *err)
+{
+    if (strncmp(name, "rules/", 6) == 0)
+        return st_err_set(err, EACCES,
+                          "%s cannot be set, only all rules at once: rules",
+                          name);
+    if (strcmp(name, "rules") != 0)
+        return st_err_set(err, ENOENT, "%s has no value '%.80s'", n->label,
+                          name);
+    if (strlen(value) > RULES_TEXT)
+        return st_err_set(err, EINVAL, "rules: not a text of at most %d bytes",
+                          RULES_TEXT);
+    return st_fault_load(n, name, value, err);
+}
+
+static const struct st_node_ops fault_ops = {
+    .name = "fault",
+    .transparent = true,
+    .open_chan = fault_open_chan,
+    .close_chan = fault_close_chan,
+    .cancel = fault_cancel,
+    .inspect = fault_inspect,
+    .set = fault_set,
+    .close = fault_close,
+};
 
 /* The text of a rules file (given). */
 static int

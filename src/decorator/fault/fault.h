@@ -29,6 +29,9 @@
  * The first rule that matches a request, and whose time it is, decides; a
  * request fails whole or not at all. A rule counts its matches on a line that
  * all loops share: this is no node for measuring speed.
+ *
+ * inspect shows rules/N with text, matched and fired; set of "rules" does what
+ * st_fault_load does.
  */
 #ifndef ST_FAULT_H
 #define ST_FAULT_H

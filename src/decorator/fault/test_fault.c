@@ -323,6 +323,37 @@ inspect_counts_each_rule(void **state)
 }
 
 static void
+its_rules_can_be_set(void **state)
+{
+    static char long_text[(64 << 10) + 2];
+    struct rig r = rig_start("read * error=EIO");
+    const struct st_node_ops *ops = r.fault->ops;
+    struct seen seen = {.base = {.u64 = see_u64, .text = see_text}};
+    struct st_err err;
+
+    (void)state;
+    assert_int_equal(ops->set(r.fault, "rules",
+                              "# two\nread * error=ENOSPC\nflush * hang", &err),
+                     0);
+    assert_int_equal(run(&r, ST_OP_READ, 0, 512), ST_NO_SPACE);
+    ops->inspect(r.fault, &seen.base);
+    assert_string_equal(seen.text,
+                        "rules/0/text=read * error=ENOSPC rules/0/matched=1 "
+                        "rules/0/fired=1 rules/1/text=flush * hang "
+                        "rules/1/matched=0 rules/1/fired=0 ");
+    assert_int_equal(ops->set(r.fault, "rules", "read * bogus", &err), -EINVAL);
+    assert_non_null(strstr(err.text, "rules line 1"));
+    memset(long_text, '#', sizeof(long_text) - 1);
+    assert_int_equal(ops->set(r.fault, "rules", long_text, &err), -EINVAL);
+    assert_int_equal(ops->set(r.fault, "rules/0/fired", "0", &err), -EACCES);
+    assert_int_equal(ops->set(r.fault, "rule", "", &err), -ENOENT);
+    assert_int_equal(run(&r, ST_OP_READ, 0, 512), ST_NO_SPACE);
+    assert_int_equal(ops->set(r.fault, "rules", "", &err), 0);
+    assert_int_equal(run(&r, ST_OP_READ, 0, 512), ST_OK);
+    rig_stop(&r);
+}
+
+static void
 a_wrong_rule_is_named(void **state)
 {
     static const struct {
@@ -592,6 +623,7 @@ main(void)
         cmocka_unit_test(a_channel_may_close_before_its_release_arrives),
         cmocka_unit_test(rules_are_replaced_while_requests_wait),
         cmocka_unit_test(inspect_counts_each_rule),
+        cmocka_unit_test(its_rules_can_be_set),
         cmocka_unit_test(a_wrong_rule_is_named),
         cmocka_unit_test(rules_have_a_limit),
         cmocka_unit_test(rules_come_from_a_file),

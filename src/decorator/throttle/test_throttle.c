@@ -301,6 +301,99 @@ a_group_has_one_limit(void **state)
     rig_stop(r);
 }
 
+static int
+set(struct rig *r, const char *name, const char *value)
+{
+    struct st_err err;
+
+    return r->throttle[0]->ops->set(r->throttle[0], name, value, &err);
+}
+
+static void
+a_limit_that_is_set_holds_for_those_who_wait(void **state)
+{
+    for (unsigned group = 0; group < 2; group++) {
+        struct rig *r = rig_start(
+            (struct st_throttle_opts){.iops = 1, .burst_ns = 1000 * MS}, group);
+        uint64_t t, last = 0;
+
+        (void)state;
+        for (unsigned i = 0; i < 8; i++)
+            start(r, i % 2, ST_OP_READ, 512);
+        while (r->completed < 2) /* one was saved up */
+            assert_true(st_domain_step(r->domain));
+        t = r->op[0].done_at > r->op[1].done_at ? r->op[0].done_at
+                                                : r->op[1].done_at;
+        assert_int_equal(set(r, "burst_ns", "10000000"), 0);
+        assert_int_equal(set(r, "iops", "100"), 0);
+        wait_all(r);
+        /* A full bucket of one, then one each 10 ms. */
+        for (unsigned i = 2; i < 8; i++)
+            last = r->op[i].done_at > last ? r->op[i].done_at : last;
+        assert_int_equal(last - t, 50 * MS);
+        rig_stop(r);
+    }
+}
+
+static void
+a_limit_can_be_lifted_and_come_back(void **state)
+{
+    struct rig *r = rig_start(
+        (struct st_throttle_opts){.iops = 1, .burst_ns = 1000 * MS}, false);
+    uint64_t t = r->loop[0]->now;
+
+    (void)state;
+    for (unsigned i = 0; i < 100; i++)
+        start(r, i % 2, ST_OP_READ, 4096);
+    assert_int_equal(set(r, "iops", "0"), 0);
+    wait_all(r);
+    assert_int_equal(r->loop[0]->now, t);
+    assert_int_equal(set(r, "bytes", "40960"), 0);
+    assert_int_equal(set(r, "burst_ns", "100000000"), 0); /* one of 4096 */
+    for (unsigned i = 0; i < 10; i++)
+        start(r, 0, ST_OP_READ, 4096);
+    wait_all(r);
+    for (unsigned i = 0; i < 10; i++)
+        assert_int_equal(r->op[100 + i].done_at - t, i * 100 * MS);
+    rig_stop(r);
+}
+
+/* A large transfer at a low rate leaves a debt of hours; a higher rate does not
+ * inherit it. */
+static void
+a_new_limit_begins_without_debt(void **state)
+{
+    struct rig *r =
+        rig_start((struct st_throttle_opts){.bytes = 1, .burst_ns = MS}, false);
+    uint64_t t = r->loop[0]->now;
+
+    (void)state;
+    start(r, 0, ST_OP_READ, 65536); /* let through, and owed */
+    wait_all(r);
+    assert_int_equal(set(r, "bytes", "65536000"), 0);
+    t = r->loop[0]->now;
+    start(r, 0, ST_OP_READ, 65536);
+    start(r, 0, ST_OP_READ, 65536);
+    wait_all(r);
+    assert_in_range(r->loop[0]->now - t, 0, 3 * MS);
+    rig_stop(r);
+}
+
+static void
+what_cannot_be_set_is_said(void **state)
+{
+    struct rig *r = rig_start((struct st_throttle_opts){.iops = 100}, false);
+
+    (void)state;
+    assert_int_equal(set(r, "iops", "-1"), -EINVAL);
+    assert_int_equal(set(r, "bytes", "1M"), -EINVAL);
+    assert_int_equal(set(r, "burst_ns", "0"), -EINVAL);
+    assert_int_equal(set(r, "burst_ns", "9999999999999999999"), -EINVAL);
+    assert_int_equal(set(r, "group_members", "1"), -EACCES);
+    assert_int_equal(set(r, "ops", "1"), -ENOENT);
+    rig_stop(r);
+}
+
 static void
 a_waiting_request_can_be_cancelled(void **state)
 {
@@ -499,6 +592,10 @@ main(void)
         cmocka_unit_test(loops_share_fairly),
         cmocka_unit_test(a_group_shares_its_buckets),
         cmocka_unit_test(a_group_has_one_limit),
+        cmocka_unit_test(a_limit_that_is_set_holds_for_those_who_wait),
+        cmocka_unit_test(a_limit_can_be_lifted_and_come_back),
+        cmocka_unit_test(a_new_limit_begins_without_debt),
+        cmocka_unit_test(what_cannot_be_set_is_said),
         cmocka_unit_test(a_waiting_request_can_be_cancelled),
         cmocka_unit_test(
             a_cancelled_request_leaves_nothing_for_others_to_wait_for),

@@ -16,7 +16,11 @@
 #include "throttle.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
+
+#include "size.h"
 
 enum { OPS, BYTES, BUCKETS };
 
@@ -30,11 +34,13 @@ enum { OPS, BYTES, BUCKETS };
 
 struct buckets {
     _Atomic unsigned refs;
-    _Atomic unsigned members;  /* of refs, without keepers */
-    int64_t burst;             /* ns */
-    uint64_t rate[BUCKETS];    /* tokens a second; 0: no limit */
-    uint64_t quantum[BUCKETS]; /* tokens that a loop takes at once */
+    _Atomic unsigned members;       /* of refs, without keepers */
+    _Atomic int64_t burst;          /* ns */
+    _Atomic uint64_t rate[BUCKETS]; /* tokens a second; 0: no limit */
     _Atomic int64_t empty_at[BUCKETS];
+    _Atomic unsigned edition[BUCKETS]; /* counts the limits that were set */
+    pthread_mutex_t lock;              /* guards chans */
+    struct st_list chans;              /* throttle_chan.link */
 };
 
 struct throttle {
@@ -51,36 +57,58 @@ struct throttle_chan {
     struct st_timer timer;    /* set: `coming` has been asked for */
     uint64_t credit[BUCKETS]; /* tokens to spend */
     uint64_t coming[BUCKETS]; /* tokens when the timer fires */
+    int64_t cost[BUCKETS];    /* ns that these took of the buckets, */
+    unsigned of[BUCKETS];     /* of this edition */
+    struct st_list link;
+    struct st_task again; /* the limits have changed; on its way while posted */
+    _Atomic bool posted;
+    bool closed; /* the task frees us */
 };
 
-static int64_t
-tokens_ns(const struct buckets *b, unsigned i, uint64_t n)
+static uint64_t
+rate_of(const struct buckets *b, unsigned i)
 {
-    unsigned __int128 ns =
-        ((unsigned __int128)n * SECOND + b->rate[i] - 1) / b->rate[i];
+    return atomic_load_explicit(&b->rate[i], memory_order_relaxed);
+}
+
+/* Tokens that a loop takes at once. */
+static uint64_t
+quantum(uint64_t rate)
+{
+    return st_max(rate / (SECOND / QUANTUM), 1);
+}
+
+static int64_t
+tokens_ns(uint64_t rate, uint64_t n)
+{
+    unsigned __int128 ns = ((unsigned __int128)n * SECOND + rate - 1) / rate;
 
     return ns < LONGEST ? (int64_t)ns : LONGEST;
 }
 
-/* Take *N tokens of bucket I, or a whole quantum if it is there; *N becomes
- * what was taken. Gives the time from when on they may be spent. */
+/* Take *N tokens of bucket I, filled at RATE, or a whole quantum if it is
+ * there; *N becomes what was taken, *COST its ns. Gives the time from when on
+ * they may be spent. */
 static int64_t
-take(struct buckets *b, unsigned i, int64_t now, uint64_t *n)
+take(struct buckets *b, unsigned i, uint64_t rate, int64_t now, uint64_t *n,
+     int64_t *cost)
 {
-    int64_t old = atomic_load(&b->empty_at[i]), from, cost;
-    uint64_t most = st_max(*n, b->quantum[i]), got;
+    int64_t old = atomic_load(&b->empty_at[i]), from;
+    int64_t burst = atomic_load(&b->burst);
+    uint64_t most = st_max(*n, quantum(rate)), got;
 
     do {
-        from = old > now - b->burst ? old : now - b->burst;
+        from = old > now - burst ? old : now - burst;
         got = most;
-        cost = tokens_ns(b, i, most);
-        if (cost > now - from) {
+        *cost = tokens_ns(rate, most);
+        if (*cost > now - from) {
             got = *n;
-            cost = tokens_ns(b, i, *n);
+            *cost = tokens_ns(rate, *n);
         }
-    } while (!atomic_compare_exchange_weak(&b->empty_at[i], &old, from + cost));
+    } while (
+        !atomic_compare_exchange_weak(&b->empty_at[i], &old, from + *cost));
     *n = got;
-    return from + (cost < b->burst ? cost : b->burst);
+    return from + (*cost < burst ? *cost : burst);
 }
 
 /* What REQ wants of bucket I. */
@@ -94,12 +122,15 @@ price(const struct st_req *req, unsigned i)
 static bool
 pay(struct throttle_chan *c, const struct st_req *req)
 {
-    for (unsigned i = 0; i < BUCKETS; i++)
-        if (c->b->rate[i] && c->credit[i] < price(req, i))
+    uint64_t due[BUCKETS]; /* the limits may change meanwhile */
+
+    for (unsigned i = 0; i < BUCKETS; i++) {
+        due[i] = rate_of(c->b, i) ? price(req, i) : 0;
+        if (c->credit[i] < due[i])
             return false;
+    }
     for (unsigned i = 0; i < BUCKETS; i++)
-        if (c->b->rate[i])
-            c->credit[i] -= price(req, i);
+        c->credit[i] -= due[i];
     return true;
 }
 
@@ -119,22 +150,24 @@ ask(struct throttle_chan *c)
     struct buckets *b = c->b;
     int64_t now = (int64_t)c->base.loop->now, due = now;
     uint64_t want[BUCKETS] = {0};
+    const uint64_t rate[BUCKETS] = {rate_of(b, OPS), rate_of(b, BYTES)};
 
     st_list_for(req, next, &c->queue, struct st_req, link)
     {
         for (unsigned i = 0; i < BUCKETS; i++)
             want[i] += price(req, i);
-        if ((b->rate[OPS] && want[OPS] >= b->quantum[OPS]) ||
-            (b->rate[BYTES] && want[BYTES] >= b->quantum[BYTES]))
+        if ((rate[OPS] && want[OPS] >= quantum(rate[OPS])) ||
+            (rate[BYTES] && want[BYTES] >= quantum(rate[BYTES])))
             break;
     }
     for (unsigned i = 0; i < BUCKETS; i++) {
         int64_t at;
 
-        if (!b->rate[i] || want[i] <= c->credit[i])
+        if (!rate[i] || want[i] <= c->credit[i])
             continue;
         c->coming[i] = want[i] - c->credit[i];
-        at = take(b, i, now, &c->coming[i]);
+        c->of[i] = atomic_load(&b->edition[i]);
+        at = take(b, i, rate[i], now, &c->coming[i], &c->cost[i]);
         due = at > due ? at : due;
     }
     if (due <= now)
@@ -183,23 +216,43 @@ throttle_fire(struct st_timer *t)
     pump(c);
 }
 
-/* What was asked for may have been for REQ: give it back and ask anew, so that
- * nobody waits for a request that is gone. */
+/* Give back what was asked for and has not come, and ask anew. */
 static void
-throttle_cancel(struct st_chan *chan, struct st_req *req)
+ask_again(struct throttle_chan *c)
 {
-    struct throttle_chan *c = (struct throttle_chan *)chan;
-
-    st_list_remove(&req->link);
-    st_finish(chan->loop, req, ST_ABORTED);
-    st_timer_stop(chan->loop, &c->timer);
+    st_timer_stop(c->base.loop, &c->timer);
     for (unsigned i = 0; i < BUCKETS; i++) {
-        if (c->coming[i])
-            atomic_fetch_sub(&c->b->empty_at[i],
-                             tokens_ns(c->b, i, c->coming[i]));
+        if (c->coming[i] && c->of[i] == atomic_load(&c->b->edition[i]))
+            atomic_fetch_sub(&c->b->empty_at[i], c->cost[i]);
         c->coming[i] = 0;
     }
     pump(c);
+}
+
+/* What was asked for may have been for REQ: nobody shall wait for a request
+ * that is gone. */
+static void
+throttle_cancel(struct st_chan *chan, struct st_req *req)
+{
+    st_list_remove(&req->link);
+    st_finish(chan->loop, req, ST_ABORTED);
+    ask_again((struct throttle_chan *)chan);
+}
+
+/* The limits have changed: who waits shall not wait by the old ones. */
+static void
+throttle_again(struct st_task *t)
+{
+    struct throttle_chan *c = st_container(t, struct throttle_chan, again);
+
+    if (c->closed) {
+        free(c);
+        return;
+    }
+    atomic_store(&c->posted, false);
+    for (unsigned i = 0; i < BUCKETS; i++)
+        c->credit[i] = st_min(c->credit[i], quantum(rate_of(c->b, i)));
+    ask_again(c);
 }
 
 static void
@@ -208,8 +261,13 @@ throttle_close_chan(struct st_chan *chan)
     struct throttle_chan *c = (struct throttle_chan *)chan;
 
     assert(!c->timer.slot);
+    pthread_mutex_lock(&c->b->lock);
+    st_list_remove(&c->link);
+    pthread_mutex_unlock(&c->b->lock);
     st_chan_close(c->inner);
-    free(c);
+    c->closed = true;
+    if (!atomic_load(&c->posted))
+        free(c);
 }
 
 static int
@@ -225,7 +283,11 @@ throttle_open_chan(struct st_node *n, struct st_loop *l, struct st_chan **out)
     st_chan_init(&c->base, n, l, throttle_submit);
     st_list_init(&c->queue);
     c->timer.fire = throttle_fire;
+    c->again.run = throttle_again;
     c->b = ((struct throttle *)n)->buckets;
+    pthread_mutex_lock(&c->b->lock);
+    st_list_append(&c->b->chans, &c->link);
+    pthread_mutex_unlock(&c->b->lock);
     *out = &c->base;
     return 0;
 }
@@ -235,10 +297,48 @@ throttle_inspect(struct st_node *n, struct st_inspect *v)
 {
     const struct buckets *b = ((struct throttle *)n)->buckets;
 
-    v->u64(v, "iops", b->rate[OPS]);
-    v->u64(v, "bytes", b->rate[BYTES]);
-    v->u64(v, "burst_ns", (uint64_t)b->burst);
+    v->u64(v, "iops", rate_of(b, OPS));
+    v->u64(v, "bytes", rate_of(b, BYTES));
+    v->u64(v, "burst_ns", (uint64_t)atomic_load(&b->burst));
     v->u64(v, "group_members", b->members);
+}
+
+/* For the whole group. The bucket starts anew, full: what was taken out at
+ * another rate means nothing now. */
+static int
+throttle_set(struct st_node *n, const char *name, const char *value,
+             struct st_err *err)
+{
+    struct buckets *b = ((struct throttle *)n)->buckets;
+    unsigned i = strcmp(name, "iops") == 0 ? OPS : BYTES;
+    bool burst = strcmp(name, "burst_ns") == 0;
+    uint64_t number;
+    int rc;
+
+    if (strcmp(name, "group_members") == 0)
+        return st_err_set(err, EACCES, "%s cannot be set", name);
+    if (i == BYTES && !burst && strcmp(name, "bytes") != 0)
+        return st_err_set(err, ENOENT, "%s has no value '%.80s'", n->label,
+                          name);
+    rc = st_number_parse(name, value, burst, burst ? LONGEST : UINT64_MAX,
+                         &number, err);
+    if (rc < 0)
+        return rc;
+    if (burst) {
+        atomic_store(&b->burst, (int64_t)number);
+    } else {
+        atomic_fetch_add(&b->edition[i], 1);
+        atomic_store(&b->rate[i], number);
+        atomic_store(&b->empty_at[i], (int64_t)n->home->now - b->burst);
+    }
+    pthread_mutex_lock(&b->lock);
+    st_list_for(c, next, &b->chans, struct throttle_chan, link)
+    {
+        if (!atomic_exchange(&c->posted, true))
+            st_post(c->base.loop, &c->again);
+    }
+    pthread_mutex_unlock(&b->lock);
+    return 0;
 }
 
 static void
@@ -248,8 +348,10 @@ throttle_close(struct st_node *n)
 
     if (!t->keeper)
         atomic_fetch_sub(&t->buckets->members, 1);
-    if (atomic_fetch_sub(&t->buckets->refs, 1) == 1)
+    if (atomic_fetch_sub(&t->buckets->refs, 1) == 1) {
+        pthread_mutex_destroy(&t->buckets->lock);
         free(t->buckets);
+    }
     free(t);
 }
 
@@ -260,6 +362,7 @@ static const struct st_node_ops throttle_ops = {
     .close_chan = throttle_close_chan,
     .cancel = throttle_cancel,
     .inspect = throttle_inspect,
+    .set = throttle_set,
     .close = throttle_close,
 };
 
@@ -277,10 +380,11 @@ buckets_create(const struct st_throttle_opts *o)
 
     if (!b)
         return NULL;
+    pthread_mutex_init(&b->lock, NULL);
+    st_list_init(&b->chans);
     b->burst = burst_of(o);
     for (unsigned i = 0; i < BUCKETS; i++) {
         b->rate[i] = rate[i];
-        b->quantum[i] = st_max(rate[i] / (SECOND / QUANTUM), 1);
         b->empty_at[i] = INT64_MIN / 2; /* full */
     }
     return b;

@@ -14,6 +14,10 @@
  * Loops share the buckets fairly: each takes for its next few requests at
  * once, 2 ms worth at most, and gets its turn in the order of asking. A loop
  * may thus hold 2 ms worth unused. Within a channel the order is kept.
+ *
+ * inspect shows, and set changes for the whole group, iops, bytes (0: any
+ * number, also both) and burst_ns (from 1); it shows group_members. A limit
+ * that is set begins with a full bucket, also for requests that wait already.
  */
 #ifndef ST_THROTTLE_H
 #define ST_THROTTLE_H

@@ -9,6 +9,7 @@
  *   layer 2   | c  c |                visible[2] <= visible[1]
  */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "layered_private.h"
@@ -188,8 +189,20 @@ layered_inspect(struct st_node *node, struct st_inspect *v)
     };
     struct st_layered *n = layered_of(node);
 
-    v->u64(v, "layers", node->nchild);
+    v->u64(v, "layer_count", node->nchild);
     v->u64(v, "layers_written", n->nwritten);
+    for (unsigned i = 0; i < node->nchild; i++) {
+        uint64_t size = st_node_size(node->child[i]);
+        char name[48];
+
+        snprintf(name, sizeof(name), "layers/%u/read_cache", i);
+        v->u64(v, name, n->layer[i].read_cache);
+        snprintf(name, sizeof(name), "layers/%u/write_through", i);
+        v->u64(v, name, i + 1 < n->nwritten);
+        snprintf(name, sizeof(name), "layers/%u/visible_sector_count", i);
+        v->u64(v, name,
+               (i ? st_layered_visible(n, i) : size) / node->props.sector_size);
+    }
     for (unsigned i = 0; n->ncache && i < ST_LAYERED_STATS; i++) {
         uint64_t sum;
 

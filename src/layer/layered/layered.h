@@ -19,6 +19,10 @@
  *     every one of its range present if props.unmap is ST_UNMAP_ZEROES;
  *   - a read_cache layer takes ST_OP_WRITE with ST_REQ_NO_OVERWRITE even when
  *     its props.read_only says that guests may not write.
+ *
+ * inspect shows layer_count, layers_written, of each layer layers/N/ with
+ * read_cache, write_through and visible_sector_count (of what a guest can see
+ * of it), and, where there is a cache, cache_*.
  */
 #ifndef ST_LAYERED_H
 #define ST_LAYERED_H

@@ -288,6 +288,39 @@ counter(struct rig *r, const char *name)
     return f.value;
 }
 
+static void
+inspect_tells_the_layers_apart(void **state)
+{
+    static const struct {
+        const char *name;
+        uint64_t value;
+    } rows[] = {
+        {"layer_count", 3},
+        {"layers_written", 2},
+        {"layers/0/read_cache", 1},
+        {"layers/0/write_through", 1},
+        {"layers/0/visible_sector_count", 16},
+        {"layers/1/read_cache", 0},
+        {"layers/1/write_through", 0},
+        {"layers/1/visible_sector_count", 8},
+        {"layers/2/visible_sector_count", 8},
+    };
+    struct rig r;
+
+    (void)state;
+    rig_make(
+        &r, 3,
+        (struct tl_opts[]){kind(0, 16, 512), {.sectors = 8}, {.sectors = 16}},
+        (struct st_layer[]){
+            {.read_cache = true, .write_through = true}, {0}, {0}},
+        false);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        if (counter(&r, rows[i].name) != rows[i].value)
+            fail_msg("%s is %ju", rows[i].name,
+                     (uintmax_t)counter(&r, rows[i].name));
+    rig_close(&r);
+}
+
 static const struct st_layer cache_top[] = {{.read_cache = true}, {0}};
 
 static void
@@ -628,6 +661,7 @@ main(void)
         cmocka_unit_test(what_a_shrink_cut_off_never_comes_back),
         cmocka_unit_test(sizes_follow_the_layers_events),
         cmocka_unit_test(only_what_changes_the_disk_is_told_upward),
+        cmocka_unit_test(inspect_tells_the_layers_apart),
         cmocka_unit_test(cached_reads_populate_once),
         cmocka_unit_test(cache_below_the_top_loses_no_run),
         cmocka_unit_test(two_caches_take_up_what_each_missed),

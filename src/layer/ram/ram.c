@@ -22,6 +22,7 @@
 
 #include "bitmap.h"
 #include "ram_map.h"
+#include "size.h"
 
 enum {
     SLICE = 256 << 10, /* work in one slice, in bytes of copying, about */
@@ -554,8 +555,41 @@ ram_inspect(struct st_node *n, struct st_inspect *v)
 
     v->u64(v, "sector_size", n->props.sector_size);
     v->u64(v, "sector_count", st_node_size(n) / n->props.sector_size);
-    v->u64(v, "committed", m->pages << m->granule_shift);
+    v->u64(v, "committed_size", m->pages << m->granule_shift);
     v->u64(v, "index", index);
+}
+
+/* Growing takes no memory and touches nothing that a request looks at. To
+ * shrink needs a tree without requests, which is the root's to arrange. */
+static int
+ram_set(struct st_node *n, const char *name, const char *value,
+        struct st_err *err)
+{
+    uint32_t sector = n->props.sector_size;
+    uint64_t count, now = st_node_size(n) / sector;
+    int rc;
+
+    if (strcmp(name, "sector_count") != 0) {
+        bool shown = strcmp(name, "sector_size") == 0 ||
+                     strcmp(name, "committed_size") == 0 ||
+                     strcmp(name, "index") == 0;
+
+        return shown ? st_err_set(err, EACCES, "%s cannot be set", name)
+                     : st_err_set(err, ENOENT, "%s has no value '%.80s'",
+                                  n->label, name);
+    }
+    rc = st_number_parse(name, value, 1, ST_OFFSET_MAX / sector, &count, err);
+    if (rc < 0)
+        return rc;
+    if (count < now)
+        return st_err_set(err, EINVAL,
+                          "%s can only grow here from %ju, resize the disk to "
+                          "make it smaller",
+                          name, (uintmax_t)now);
+    rc = count == now ? 0 : ram_resize(n, count * sector, err);
+    if (rc == 0 && count != now)
+        st_node_changed(n, ST_EVENT_RESIZE);
+    return rc;
 }
 
 static void
@@ -578,6 +612,7 @@ static const struct st_node_ops ram_ops = {
     .attach = ram_attach,
     .resize = ram_resize,
     .inspect = ram_inspect,
+    .set = ram_set,
     .close = ram_close,
 };
 

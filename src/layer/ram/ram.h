@@ -8,6 +8,9 @@
  * most 32 bytes of index; unmaps and writes of zeroes give it back.
  *
  * Nothing survives the process; FUA and flush succeed at once.
+ *
+ * inspect shows sector_size, sector_count, committed_size (bytes of data) and
+ * index (bytes of index); set of sector_count makes the disk larger.
  */
 #ifndef ST_RAM_H
 #define ST_RAM_H

@@ -39,7 +39,7 @@ account_u64(struct st_inspect *v, const char *name, uint64_t value)
         a->sector_size = value;
     else if (strcmp(name, "sector_count") == 0)
         a->sector_count = value;
-    else if (strcmp(name, "committed") == 0)
+    else if (strcmp(name, "committed_size") == 0)
         a->committed = value;
     else if (strcmp(name, "index") == 0)
         a->index = value;
