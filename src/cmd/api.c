@@ -107,7 +107,8 @@ answer(struct st_api *a, json_t **out, struct st_err *err)
         j = json_object();
     sentence = json_string_value(json_object_get(j, "error"));
     if (status / 100 != 2 && sentence)
-        st_err_set(err, EREMOTEIO, "%s", sentence);
+        st_api_printable(err->text, sizeof(err->text), sentence,
+                         sizeof(err->text));
     else if (status / 100 != 2)
         st_err_set(err, EPROTO,
                    "what listens at '%s' is not Strata's control socket: it "
