@@ -42,6 +42,7 @@ struct st_control_opts {
     int fd;                 /* a listening Unix socket, taken */
     uid_t allowed_uid;      /* besides root and ourselves; (uid_t)-1: nobody */
     const char *version;    /* borrowed */
+    uint64_t slow_ns;       /* time for a whole request; 0 = 10 s */
 };
 
 /* On the graph's control loop. 0 or -errno; FD is closed on failure, too. */
@@ -82,10 +83,10 @@ void st_inspect_print(FILE *out, struct st_disk *d);
  *    when_full}}, "graph": {...}, "disks": {NAME: ...}, "doors": {NAME: ...}}
  *
  * Of a disk that the graph has: also "spec", and as 0 or 1 "paused" and
- * "leaving". Of a door: "kind", "totals": {"clients_total", "requests",
- * "errors", "protocol_errors", "bytes_in", "bytes_out"}, and what the door says
- * itself: "exports": {NAME: ...}, "clients": {N: ...}. Names that are not
- * UTF-8 have '?' for their odd bytes. Gives a reference. */
+ * "leaving". Of a door: "kind", and what it says itself (st_nbd_inspect):
+ * "clients_now", "clients_total", "requests", "errors", "protocol_errors",
+ * "bytes_in", "bytes_out", "exports": {NAME: ...}, "clients": {N: ...}. Names
+ * that are not UTF-8 have '?' for their odd bytes. Gives a reference. */
 json_t *st_inspect_graph(struct st_graph *g, const char *version);
 
 #endif
