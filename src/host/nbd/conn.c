@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * One connection: its byte stream, and its life on one loop.
+ * One connection: what it reads and sends, and its life on one loop.
  *
  *   watch --> read: one recv --> parse (handshake, transmit) --> disk
  *                                                                  |
@@ -15,8 +15,7 @@
  *   comes after the watch has spoken.
  * - Limits (memory, requests) work by not reading: what was received and cannot
  *   be started stays where it is (rest).
- *
- * The bytes of a connection pass through stream_recv and stream_send alone.
+ * - Once STARTTLS is answered, and not before, all bytes are TLS (stream.c).
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -34,24 +33,6 @@ enum {
     SEND_NOW = 256 << 10,  /* do not wait for the end of the turn */
 };
 
-static ssize_t
-stream_recv(struct nbd_conn *c, struct iovec *iov, unsigned n)
-{
-    struct msghdr m = {.msg_iov = iov, .msg_iovlen = n};
-
-    if (n == 1)
-        return recv(c->fd, iov->iov_base, iov->iov_len, MSG_DONTWAIT);
-    return recvmsg(c->fd, &m, MSG_DONTWAIT);
-}
-
-static ssize_t
-stream_send(struct nbd_conn *c, struct iovec *iov, unsigned n)
-{
-    struct msghdr m = {.msg_iov = iov, .msg_iovlen = n};
-
-    return sendmsg(c->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
-}
-
 /* ---- Life ---- */
 
 void
@@ -66,7 +47,7 @@ st_nbd_conn_wake(struct nbd_conn *c)
 void
 st_nbd_conn_settle(struct nbd_conn *c)
 {
-    bool silent = c->dead || (!c->out && !c->text.len);
+    bool silent = c->dead || (!c->out && !c->text.len && !c->unsent);
 
     if (c->deaf && silent && !st_counter_get(&c->inflight) && !c->queued &&
         !c->closing) {
@@ -127,6 +108,7 @@ conn_close(struct st_task *t)
     struct nbd_conn *c = st_container(t, struct nbd_conn, close);
     struct nbd_worker *w = c->worker;
 
+    st_nbd_tls_close(c);
     st_timer_stop(w->loop, &c->timer);
     if (c->watched)
         st_watch_remove(w->loop, &c->watch);
@@ -254,13 +236,9 @@ conn_recv(struct nbd_conn *c)
     }
     if (asked == 0 || n == 2)
         asked += iov[n - 1].iov_len;
-    r = stream_recv(c, iov, n);
-    if (r < 0 && errno == EINTR)
+    r = st_nbd_recv(c, iov, n, asked);
+    if (r < 0 && (errno == EINTR || errno == EAGAIN || errno == EWOULDBLOCK))
         return;
-    if (r < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
-        c->readable = false;
-        return;
-    }
     if (r <= 0) { /* it may have closed only its sending side */
         st_nbd_conn_deafen(c);
         return;
@@ -268,8 +246,6 @@ conn_recv(struct nbd_conn *c)
     got = (size_t)r;
     st_count(&w->bytes_in, got);
     st_count(&c->bytes_in, got);
-    if (got < asked)
-        c->readable = c->hangup;
     k = got < c->fill_room ? got : c->fill_room;
     if (k) {
         c->fill += k;
@@ -306,7 +282,12 @@ conn_read(struct st_task *t)
         if (!c->deaf && !c->nrest && !c->stalled && c->readable &&
             !c->text.len && st_list_empty(&c->wait) &&
             !(c->in && !c->fill_room)) {
-            conn_recv(c);
+            if (c->state == NBD_STATE_TLS) {
+                if (st_nbd_tls_accept(c))
+                    st_nbd_secured(c);
+            } else {
+                conn_recv(c);
+            }
             if (c->readable && !c->deaf && !c->nrest && !c->stalled &&
                 st_list_empty(&c->wait))
                 st_nbd_conn_wake(c);
@@ -395,7 +376,7 @@ void
 st_nbd_conn_flush(struct nbd_conn *c)
 {
     c->flushing = true;
-    while (!c->dead && !c->blocked && (c->out || c->text.len)) {
+    while (!c->dead && !c->blocked && (c->out || c->text.len || c->unsent)) {
         struct iovec iov[SEND_IOV];
         size_t skip = c->text.sent, total = 0;
         unsigned n = 0;
@@ -408,7 +389,7 @@ st_nbd_conn_flush(struct nbd_conn *c)
             n += add(iov + n, s->head, s->head_len, &skip, &total);
             n += add(iov + n, s->iov.iov_base, s->iov.iov_len, &skip, &total);
         }
-        r = stream_send(c, iov, n);
+        r = st_nbd_send(c, iov, n);
         if (r < 0 && errno == EINTR)
             continue;
         if (r < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
@@ -417,7 +398,7 @@ st_nbd_conn_flush(struct nbd_conn *c)
         }
         if (r > 0)
             sent(c, (size_t)r);
-        if (r < 0 || (size_t)r < total) {
+        if (r < 0 || (size_t)r < total || c->unsent) {
             c->blocked = true;
             watch_again(c, EPOLLIN | EPOLLRDHUP | EPOLLOUT);
         }

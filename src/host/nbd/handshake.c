@@ -7,9 +7,12 @@
  *                             |  too long                  \
  *                             +----------> SKIP             GO, EXPORT_NAME:
  *                                                           SERVE
+ *                                         STARTTLS: TLS --> OPTION
  *
  * An option is looked at when its data lie together; the next one is not read
- * before the replies to the last are sent. STARTTLS is answered ERR_UNSUP.
+ * before the replies to the last are sent. Thus STARTTLS is answered before TLS
+ * begins, and what a client sends behind it unasked ends the connection: nobody
+ * can put words into the mouth of a client that is about to be known.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -365,12 +368,53 @@ do_meta(struct nbd_conn *c, struct words w)
     ack(c);
 }
 
+static void
+do_starttls(struct nbd_conn *c, size_t len)
+{
+    if (c->worker->server->tls == ST_NBD_TLS_OFF) {
+        refuse(c, NBD_REP_ERR_POLICY, "TLS is not in use here");
+    } else if (c->secure || len) {
+        refuse(c, NBD_REP_ERR_INVALID,
+               len ? "option takes no data" : "TLS is in use already");
+    } else if (c->worker->stopping) {
+        refuse(c, NBD_REP_ERR_SHUTDOWN, "server is shutting down");
+    } else if (!st_nbd_tls_start(c)) {
+        refuse(c, NBD_REP_ERR_PLATFORM, "no memory for TLS");
+    } else {
+        ack(c);
+        c->state = NBD_STATE_TLS;
+    }
+}
+
+void
+st_nbd_secured(struct nbd_conn *c)
+{
+    c->state = NBD_STATE_OPTION;
+    c->structured = c->extended = c->meta = false;
+    c->fruitless = 0;
+}
+
+/* Must C say STARTTLS first? */
+static bool
+tls_required(const struct nbd_conn *c)
+{
+    return c->worker->server->tls == ST_NBD_TLS_REQUIRE && !c->secure &&
+           c->option != NBD_OPT_STARTTLS && c->option != NBD_OPT_ABORT;
+}
+
 /* An option whose LEN bytes of data lie at P. */
 static void
 option(struct nbd_conn *c, const uint8_t *p, size_t len)
 {
     struct words w = {.p = p, .left = len};
 
+    if (tls_required(c)) {
+        if (c->option == NBD_OPT_EXPORT_NAME) /* no error can be told */
+            st_nbd_conn_fail(c, "asks for an export before TLS");
+        else
+            refuse(c, NBD_REP_ERR_TLS_REQD, "TLS is required first");
+        return;
+    }
     switch ((enum nbd_opt)c->option) {
     case NBD_OPT_EXPORT_NAME:
         do_export_name(c, p, len);
@@ -393,6 +437,8 @@ option(struct nbd_conn *c, const uint8_t *p, size_t len)
     case NBD_OPT_SET_META_CONTEXT:
         break;
     case NBD_OPT_STARTTLS:
+        do_starttls(c, len);
+        return;
     default:
         refuse(c, NBD_REP_ERR_UNSUP, "option is not supported");
         return;
@@ -483,6 +529,8 @@ st_nbd_handshake(struct nbd_conn *c, const uint8_t *p, size_t n)
             option(c, q, c->option_len);
             free(c->large);
             c->large = NULL;
+            if (c->state == NBD_STATE_TLS && at != end)
+                st_nbd_conn_fail(c, "more bytes behind STARTTLS");
             break;
         case NBD_STATE_SKIP: {
             uint64_t k = st_min(c->discard, (uint64_t)(end - at));
@@ -492,11 +540,15 @@ st_nbd_handshake(struct nbd_conn *c, const uint8_t *p, size_t n)
             if (c->discard)
                 return n;
             c->state = NBD_STATE_OPTION;
-            refuse(c, NBD_REP_ERR_TOO_BIG, "option data over 64 KiB");
+            if (tls_required(c))
+                refuse(c, NBD_REP_ERR_TLS_REQD, "TLS is required first");
+            else
+                refuse(c, NBD_REP_ERR_TOO_BIG, "option data over 64 KiB");
             break;
         }
+        case NBD_STATE_TLS: /* the answer has been sent */
         case NBD_STATE_SERVE:
-            break;
+            return (size_t)(at - p);
         }
     }
     return (size_t)(at - p);

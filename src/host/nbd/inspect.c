@@ -62,7 +62,13 @@ inspect_conn(struct nbd_conn *c, struct st_inspect *v)
     v->text(v, "peer", c->peer);
     if (e) /* else it is still in the handshake, or about to end */
         v->text(v, "export", e->name);
-    v->text(v, "tls", "off");
+    if (atomic_load(&c->tls_shown)) {
+        v->text(v, "tls", c->tls_version);
+        if (c->tls_user[0])
+            v->text(v, "user", c->tls_user);
+    } else {
+        v->text(v, "tls", "off");
+    }
     v->u64(v, "requests", st_counter_get(&c->requests));
     v->u64(v, "in_flight", st_counter_get(&c->inflight));
     v->u64(v, "bytes_in", st_counter_get(&c->bytes_in));
@@ -74,6 +80,7 @@ inspect_conn(struct nbd_conn *c, struct st_inspect *v)
 void
 st_nbd_inspect(struct st_nbd *s, struct st_inspect *v)
 {
+    static const char *const tls[] = {"off", "on", "require"};
     struct nbd_table *t = st_nbd_table(s);
     struct st_nbd_stats sum;
     unsigned leaving = 0;
@@ -90,6 +97,7 @@ st_nbd_inspect(struct st_nbd *s, struct st_inspect *v)
         if (e)
             e->clients++;
     }
+    v->text(v, "tls", tls[s->tls]);
     v->u64(v, "clients_now", sum.clients);
     v->u64(v, "clients_total", sum.clients_total);
     v->u64(v, "requests", sum.requests);

@@ -379,7 +379,13 @@ st_nbd_create(const struct st_nbd_opts *opts, struct st_nbd **out,
               struct st_err *err)
 {
     struct st_nbd *s = calloc(1, sizeof(*s));
+    struct nbd_keys *keys = NULL;
+    int rc = st_nbd_keys_load(opts, &keys, err);
 
+    if (rc < 0) {
+        free(s);
+        return rc;
+    }
     if (s) {
         s->worker = calloc(opts->nloops, sizeof(*s->worker));
         s->table = st_nbd_table_new(0);
@@ -390,11 +396,14 @@ st_nbd_create(const struct st_nbd_opts *opts, struct st_nbd **out,
             free(s->table);
         }
         free(s);
+        st_nbd_keys_free(keys);
         return st_err_set(err, ENOMEM, "nbd: out of memory");
     }
     st_list_init(&s->leaving);
     st_list_init(&s->conns);
     s->control = opts->control;
+    s->tls = opts->tls;
+    s->keys = keys;
     s->handshake_ns = opts->handshake_ns ? opts->handshake_ns : 10000 * MS;
     s->caps = st_domain_caps(opts->control->domain);
     s->log = st_domain_log(opts->control->domain);
@@ -431,6 +440,9 @@ st_nbd_destroy(struct st_nbd *s)
     listeners_close(s);
     for (unsigned i = 0; i < st_nbd_table(s)->n; i++)
         st_nbd_export_free(s->table->export[i]);
+    for (unsigned i = 0; i < s->nworkers; i++)
+        free(s->worker[i].wire);
+    st_nbd_keys_free(s->keys);
     free(s->table);
     free(s->worker);
     free(s);

@@ -34,11 +34,14 @@ struct st_nbd_opts {
     enum st_nbd_tls tls;
     const char *tls_certificates; /* a folder: server-cert.pem, server-key.pem,
                                    * and ca-cert.pem, with which clients must
-                                   * show certificates of their own */
-    const char *tls_psk;          /* a file of lines "user:hex key" */
+                                   * show certificates of their own (that
+                                   * ca-crl.pem does not revoke) */
+    const char *tls_psk; /* a file of lines "user:hex key", as psktool makes;
+                          * empty ones and those with # are skipped. TLS 1.3 */
 };
 
-/* Control loop. 0 or -errno. */
+/* Control loop. 0 or -errno: of TLS' files -EINVAL, or why they cannot be read.
+ */
 int st_nbd_create(const struct st_nbd_opts *opts, struct st_nbd **out,
                   struct st_err *err);
 
@@ -102,11 +105,12 @@ struct st_nbd_stats {
 /* Any thread. */
 void st_nbd_stats(struct st_nbd *s, struct st_nbd_stats *out);
 
-/* Its values (st_nbd_stats, clients as clients_now; leaving: exports that are
- * being taken out) and directories: exports/NAME (disk, description, read_only,
- * clients) and clients/N (peer, export, tls, requests, in_flight, bytes_in,
- * bytes_out, age in seconds). N counts from 1 and is what log lines say. Bytes
- * are those of NBD, not of TLS. Control loop; waits for nobody. */
+/* Its values (tls; st_nbd_stats, clients as clients_now; leaving: exports that
+ * are being taken out) and directories: exports/NAME (disk, description,
+ * read_only, clients) and clients/N (peer, export, tls: "off" or a version,
+ * user: of a PSK, or a certificate's common name; requests, in_flight,
+ * bytes_in, bytes_out, age in seconds). N counts from 1 and is what log lines
+ * say. Bytes are those of NBD, not of TLS. Control loop; waits for nobody. */
 void st_nbd_inspect(struct st_nbd *s, struct st_inspect *v);
 
 #endif

@@ -5,7 +5,9 @@
  *   nbd.c        the server: sockets, stop (control loop)
  *   export.c     exports that come and go, and the workers' ports to them
  *   inspect.c    what the server shows of itself (control loop)
- *   conn.c       one connection: its byte stream, its life
+ *   conn.c       one connection: what it reads and sends, its life
+ *   stream.c     its bytes, plain or through TLS
+ *   tls.c        certificates and keys
  *   handshake.c  options, until a client has chosen an export
  *   transmit.c   requests, from bytes to started slots
  *   slot.c       slots at the disk, and their replies
@@ -38,6 +40,7 @@ enum {
     NBD_PAYLOAD_SKIP_MAX = 64 << 20, /* of a write, read and dropped */
     NBD_CONN_REQUESTS = 256,         /* in flight, per connection */
     NBD_CONN_BYTES = 64 << 20,
+    NBD_TLS_USER_MAX = 128, /* of a pre-shared key; RFC 4279 5.3 */
 };
 
 /* Blocks: buffers of 4, 16, 64 and 256 KiB, page-aligned. Larger transfers are
@@ -134,6 +137,8 @@ struct nbd_worker {
     struct nbd_block *cache[NBD_CLASSES];
     struct nbd_block *recv; /* where sockets are read to, shared */
     size_t recv_at;         /* its first byte that nobody uses */
+    uint8_t *wire; /* owned; encrypted bytes, and room to gather plain ones */
+    size_t nwire;  /* 0 outside of stream.c */
     struct st_list waiting; /* nbd_conn.wait, first come first served */
     struct st_task feed;
     bool feed_queued;
@@ -155,6 +160,7 @@ enum nbd_state {
     NBD_STATE_OPTION, /* an option's header */
     NBD_STATE_DATA,   /* its data */
     NBD_STATE_SKIP,   /* its data, too long to keep */
+    NBD_STATE_TLS,    /* the TLS handshake, once STARTTLS is answered */
     NBD_STATE_SERVE,  /* transmission */
 };
 
@@ -184,6 +190,7 @@ struct nbd_conn {
     bool stalled;  /* goes on in another round, or when something was sent */
     bool closing;  /* close is on the ready list */
     bool shut;     /* new requests get ESHUTDOWN */
+    bool secure;   /* bytes go through TLS */
     bool no_zeroes, structured, extended, meta;
 
     /* Incoming: bytes that lie together, bytes that are left, payload. */
@@ -204,6 +211,8 @@ struct nbd_conn {
     unsigned fruitless;
     uint64_t meta_export; /* id of what SET_META_CONTEXT selected for */
     struct nbd_text text;
+    struct nbd_tls *tls; /* owned; from STARTTLS on */
+    size_t unsent;       /* encrypted bytes that the socket did not take */
 
     /* Transmission. */
     struct nbd_export *export;
@@ -225,6 +234,8 @@ struct nbd_conn {
     /* What control may look at. */
     st_counter requests, bytes_in, bytes_out;
     _Atomic(struct nbd_export *) shown; /* export, while port is held */
+    atomic_bool tls_shown;              /* these do not change any more: */
+    char tls_version[16], tls_user[NBD_TLS_USER_MAX + 1];
 
     /* Control's. */
     struct st_list all; /* server.conns */
@@ -274,6 +285,8 @@ struct nbd_listener {
 struct st_nbd {
     struct st_loop *control;
     uint64_t handshake_ns;
+    enum st_nbd_tls tls;
+    struct nbd_keys *keys; /* owned; NULL: off */
     struct nbd_worker *worker;
     unsigned nworkers;
     _Atomic(struct nbd_table *) table; /* owned; never NULL */
@@ -373,7 +386,40 @@ void st_nbd_worker_flush(struct st_task *t); /* worker.flush */
 const uint8_t *st_nbd_collect(struct nbd_conn *c, const uint8_t **p,
                               const uint8_t *end, size_t want);
 
+/* ---- stream.c ---- */
+
+/* Read into N parts of IOV, ASKED bytes altogether: as recvmsg, but short only
+ * where nothing more is there; then C->readable is false. */
+ssize_t st_nbd_recv(struct nbd_conn *c, struct iovec *iov, unsigned n,
+                    size_t asked);
+
+/* Send N parts of IOV, which it may change: as sendmsg. What is left over in
+ * C->unsent goes first with the next call, for which N may be 0. */
+ssize_t st_nbd_send(struct nbd_conn *c, struct iovec *iov, unsigned n);
+
+/* Make what C needs for TLS. False: out of memory. */
+bool st_nbd_tls_start(struct nbd_conn *c);
+
+/* Go on with C's TLS handshake; nothing is plain any more. True: it is done.
+ * Else it goes on when there is more to read, or C has failed. */
+bool st_nbd_tls_accept(struct nbd_conn *c);
+
+/* Say good-bye, if that is still possible, and free. */
+void st_nbd_tls_close(struct nbd_conn *c);
+
+/* ---- tls.c ---- */
+
+/* Read what OPTS name; *OUT is NULL when TLS is off. 0 or -errno. */
+int st_nbd_keys_load(const struct st_nbd_opts *opts, struct nbd_keys **out,
+                     struct st_err *err);
+
+/* NULL is fine. */
+void st_nbd_keys_free(struct nbd_keys *k);
+
 /* ---- handshake.c ---- */
+
+/* TLS is up: options start again (proto.md, "NBD_OPT_STARTTLS"). */
+void st_nbd_secured(struct nbd_conn *c);
 
 /* Greet the client. */
 void st_nbd_hello(struct nbd_conn *c);

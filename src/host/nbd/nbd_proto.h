@@ -42,8 +42,10 @@ enum nbd_opt {
 #define NBD_REP_META_CONTEXT        4u
 #define NBD_REP_ERROR               0x80000000u
 #define NBD_REP_ERR_UNSUP           0x80000001u
+#define NBD_REP_ERR_POLICY          0x80000002u
 #define NBD_REP_ERR_INVALID         0x80000003u
 #define NBD_REP_ERR_PLATFORM        0x80000004u
+#define NBD_REP_ERR_TLS_REQD        0x80000005u
 #define NBD_REP_ERR_UNKNOWN         0x80000006u
 #define NBD_REP_ERR_SHUTDOWN        0x80000007u
 #define NBD_REP_ERR_TOO_BIG         0x80000009u

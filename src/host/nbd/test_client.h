@@ -26,6 +26,10 @@ struct client {
     void (*turn)(void *arg);
     void *arg;
     enum form form;
+    /* As send and recv without waiting; NULL: those. */
+    ssize_t (*send)(struct client *c, const void *p, size_t n);
+    ssize_t (*recv)(struct client *c, void *p, size_t n);
+    void *ssl; /* test_tls.h */
 };
 
 /* A message under construction. */
@@ -99,7 +103,8 @@ client_send(struct client *c, const void *p, size_t n)
     const uint8_t *b = p;
 
     while (n) {
-        ssize_t k = send(c->fd, b, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+        ssize_t k = c->send ? c->send(c, b, n)
+                            : send(c->fd, b, n, MSG_DONTWAIT | MSG_NOSIGNAL);
 
         if (k < 0 && errno != EAGAIN && errno != EINTR)
             return false;
@@ -120,7 +125,9 @@ client_recv(struct client *c, void *p, size_t n)
     size_t got = 0;
 
     while (got < n) {
-        ssize_t k = recv(c->fd, (uint8_t *)p + got, n - got, MSG_DONTWAIT);
+        uint8_t *b = (uint8_t *)p + got;
+        ssize_t k = c->recv ? c->recv(c, b, n - got)
+                            : recv(c->fd, b, n - got, MSG_DONTWAIT);
 
         if (k == 0 || (k < 0 && errno != EAGAIN && errno != EINTR))
             break;

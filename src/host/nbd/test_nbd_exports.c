@@ -376,7 +376,7 @@ everything_can_be_inspected(void **state)
     unexport(f, "ro", FOREVER, &l);
     st_nbd_inspect(f->nbd, &s.v);
     assert_string_equal(
-        s.text, "clients_now=2 clients_total=2 requests=2 errors=1 "
+        s.text, "tls='off' clients_now=2 clients_total=2 requests=2 errors=1 "
                 "protocol_errors=0 bytes_in=114 bytes_out=1120 leaving=1 "
                 "exports{ { disk='d' description='a disk' read_only=0 "
                 "clients=1 } } "
@@ -385,6 +385,7 @@ everything_can_be_inspected(void **state)
                 "2{ tls='off' requests=0 in_flight=0 bytes_in=4 bytes_out=18 "
                 "age=0 } } ");
     st_testnode_hang(f->node, false);
+    wait_left(f, &l);
 }
 
 int

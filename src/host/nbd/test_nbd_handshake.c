@@ -48,7 +48,7 @@ static const struct {
     {"list", "", 3, D(""), "SSA"},
     {"list with data", "", 3, D("x"), "E3"},
     {"peek", "", 4, D(""), "E1"},
-    {"starttls", "", 5, D(""), "E1"},
+    {"starttls", "", 5, D(""), "E2"},
     {"unknown", "", 0xdead, D("abc"), "E1"},
     {"option 0", "", 0, D(""), "E1"},
     {"info", "", 6, D("\0\0\0\0\0\0"), "IA"},

@@ -13,6 +13,7 @@
 #include "nbd.h"
 #include "rand.h"
 #include "test_client.h"
+#include "test_tls.h"
 #include "testnode.h"
 
 enum { LOOPS = 3, CLIENTS = 5, SIZE = 8 << 20, PART = SIZE / 8, ROUNDS = 120 };
@@ -24,6 +25,7 @@ struct world {
     struct st_disk *disk;
     struct st_nbd *nbd;
     struct st_cap_row *row; /* of the memory */
+    const char *psk;        /* a file; NULL: no TLS */
     bool stopped;
     int rc;
     atomic_uint good, finished;
@@ -56,7 +58,12 @@ diligent(void *arg)
     uint8_t *out = malloc(PART), *in = malloc(PART);
     uint64_t base = (uint64_t)g->index * PART;
 
-    client_go(&c, "", g->index % 3);
+    if (g->world->psk) {
+        tls_client_up(&c, (struct manner){.psk = "alice:" PSK_HEX});
+        tls_client_go(&c, "", g->index % 3);
+    } else {
+        client_go(&c, "", g->index % 3);
+    }
     for (unsigned i = 0; i < ROUNDS; i++) {
         uint64_t len = 1 + st_rand_below(&r, i % 8 ? 20000 : PART / 2);
         uint64_t off = st_rand_below(&r, PART - len + 1);
@@ -73,6 +80,7 @@ diligent(void *arg)
     }
     client_request(&c, NBD_CMD_DISC, 0, 0, 0, 0);
     client_expect_end(&c);
+    tls_client_free(&c);
     close(g->fd);
     free(in);
     free(out);
@@ -166,6 +174,8 @@ open_world(struct world *w, uint64_t memory)
     assert_int_equal(st_testnode_create(w->control, &o, &w->node, &err), 0);
     assert_int_equal(
         st_disk_create(w->control, w->node, "d", false, &w->disk, &err), 0);
+    n.tls = w->psk ? ST_NBD_TLS_ON : ST_NBD_TLS_OFF;
+    n.tls_psk = w->psk;
     n.control = w->control;
     n.loops = w->loop;
     assert_int_equal(st_nbd_create(&n, &w->nbd, &err), 0);
@@ -190,10 +200,10 @@ close_world(struct world *w)
 }
 
 static void
-sweep(uint64_t memory)
+sweep(uint64_t memory, const char *psk)
 {
     struct guest guest[CLIENTS], bad[CLIENTS];
-    struct world w = {0};
+    struct world w = {.psk = psk};
 
     open_world(&w, memory);
     for (unsigned i = 0; i < CLIENTS; i++) {
@@ -219,14 +229,26 @@ static void
 clients_on_many_loops_keep_their_data(void **state)
 {
     (void)state;
-    sweep(UINT64_C(256) << 20);
+    sweep(UINT64_C(256) << 20, NULL);
 }
 
 static void
 loops_share_a_small_memory_cap(void **state)
 {
     (void)state;
-    sweep(UINT64_C(3) << 20);
+    sweep(UINT64_C(3) << 20, NULL);
+}
+
+/* Those with TLS beside those without. */
+static void
+tls_on_many_loops(void **state)
+{
+    char dir[] = "/tmp/nbd-loops-XXXXXX";
+
+    (void)state;
+    tls_files_make(dir);
+    sweep(UINT64_C(16) << 20, tls_path(dir, "psk"));
+    tls_files_remove(dir);
 }
 
 /* The first loop takes all the memory, uses it, and goes idle with it. */
@@ -415,9 +437,11 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(clients_on_many_loops_keep_their_data),
         cmocka_unit_test(loops_share_a_small_memory_cap),
+        cmocka_unit_test(tls_on_many_loops),
         cmocka_unit_test(an_idle_loop_gives_up_its_memory),
         cmocka_unit_test(exports_come_and_go_under_their_clients),
     };
 
+    signal(SIGPIPE, SIG_IGN); /* OpenSSL's sockets */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

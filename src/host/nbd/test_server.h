@@ -9,6 +9,7 @@
 #ifndef ST_TEST_SERVER_H
 #define ST_TEST_SERVER_H
 
+#include <stdio.h>
 #include <unistd.h>
 
 #include "nbd.h"
@@ -30,7 +31,10 @@ struct fixture {
     bool stopped;
     int rc;
     struct client client[MANY]; /* client[0] exists */
-    uint8_t *buf, *want;        /* SIZE bytes each */
+    struct st_log log;          /* the last line, how many, and all of them */
+    char line[512], lines[1 << 16];
+    unsigned nlines;
+    uint8_t *buf, *want; /* SIZE bytes each */
 };
 
 struct flag_task {
@@ -96,6 +100,18 @@ connect_client(struct fixture *f, unsigned i)
 }
 
 static inline void
+on_log(void *arg, enum st_level level, const char *line)
+{
+    struct fixture *f = arg;
+    size_t n = strlen(f->lines);
+
+    (void)level;
+    f->nlines++;
+    snprintf(f->line, sizeof(f->line), "%s", line);
+    snprintf(f->lines + n, sizeof(f->lines) - n, "%s\n", line);
+}
+
+static inline void
 hang_up(struct client *c)
 {
     if (c->fd > 0)
@@ -103,19 +119,20 @@ hang_up(struct client *c)
     c->fd = 0;
 }
 
+/* OPTS: its handshake_ns, nloops and what is about TLS. */
 static inline int
-setup_with(void **state, struct st_testnode_opts o, uint64_t timeout,
-           unsigned nloops)
+setup_opts(void **state, struct st_testnode_opts o, struct st_nbd_opts opts)
 {
     struct fixture *f = calloc(1, sizeof(*f));
-    struct st_nbd_opts opts = {.nloops = nloops, .handshake_ns = timeout};
+    struct st_domain_opts d = {.log = &f->log};
+    unsigned nloops = opts.nloops;
     struct st_err err;
 
     o.size = o.size ? o.size : SIZE;
     f->buf = malloc(SIZE);
     f->want = malloc(SIZE);
-    assert_int_equal(
-        st_domain_create(&(struct st_domain_opts){0}, &f->domain, &err), 0);
+    f->log = (struct st_log){ST_LOG_WARN, on_log, f};
+    assert_int_equal(st_domain_create(&d, &f->domain, &err), 0);
     for (; f->nloops < nloops; f->nloops++)
         assert_int_equal(st_loop_create(f->domain, &f->loop[f->nloops], &err),
                          0);
@@ -131,6 +148,15 @@ setup_with(void **state, struct st_testnode_opts o, uint64_t timeout,
     connect_client(f, 0);
     *state = f;
     return 0;
+}
+
+static inline int
+setup_with(void **state, struct st_testnode_opts o, uint64_t timeout,
+           unsigned nloops)
+{
+    return setup_opts(
+        state, o,
+        (struct st_nbd_opts){.handshake_ns = timeout, .nloops = nloops});
 }
 
 static inline int
