@@ -9,9 +9,11 @@
  */
 #include <dirent.h>
 #include <errno.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <time.h>
 
 #include "mem.h"
 #include "sandbox_private.h"
@@ -50,6 +52,15 @@ count_threads(void)
     return n ? n : 1;
 }
 
+/* What libraries read when they need it first, and could not any more: the time
+ * zone; chance, without which clients could guess jansson's hashes. */
+static void
+read_ahead(void)
+{
+    tzset();
+    json_object_seed(0);
+}
+
 int
 st_sandbox_enter(const struct st_sandbox_opts *o, struct st_err *err)
 {
@@ -70,6 +81,7 @@ st_sandbox_enter(const struct st_sandbox_opts *o, struct st_err *err)
         rc = sandbox_user_become(&user, err);
     if (rc < 0 || o->off)
         return rc;
+    read_ahead();
     rc = sandbox_drop_capabilities(err);
     if (rc < 0)
         return rc;

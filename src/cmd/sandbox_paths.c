@@ -141,6 +141,8 @@ paths_rules(const struct st_sandbox_opts *o, int ruleset, uint64_t fs,
             return st_err_set(err, -rc, "the folder of socket '%s': %s",
                               o->socket[i], st_strerror(rc));
     }
+    /* malloc asks, once; without an answer it believes in the default. */
+    paths_allow(ruleset, "/proc/sys/vm/overcommit_memory", PATHS_READ_FILE);
     for (unsigned i = 0; o->nallow && i < 2; i++)
         paths_allow(ruleset, sysfs[i], PATHS_READ_FILE | PATHS_READ_DIR);
     if (SANDBOX_SANITIZER)
