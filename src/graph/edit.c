@@ -87,7 +87,8 @@ graph_op_end(struct graph_op *op, int rc)
     struct st_graph_edit *e = op->e;
     struct st_graph *g = op->graph;
 
-    if (op->disk && op->disk->late == op)
+    /* One that never came to its disk may have outlived it. */
+    if (op->has_disk && op->disk && op->disk->late == op)
         op->disk->late = NULL;
     if (e) {
         e->err = op->err;
