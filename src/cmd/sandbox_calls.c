@@ -127,24 +127,38 @@ calls_list(struct calls *c, uint32_t action, const char *const *names, size_t n)
         calls_rule(c, action, names[i]);
 }
 
+/* Argument ARG, of the bits of MASK, has exactly BITS. */
+static struct scmp_arg_cmp
+calls_bits(unsigned arg, uint64_t mask, uint64_t bits)
+{
+    return (struct scmp_arg_cmp){
+        .arg = arg, .op = SCMP_CMP_MASKED_EQ, .datum_a = mask, .datum_b = bits};
+}
+
+/* Argument ARG, an int, is VALUE: what is above its 32 bits means nothing. */
+static struct scmp_arg_cmp
+calls_int(unsigned arg, uint32_t value)
+{
+    return calls_bits(arg, UINT32_MAX, value);
+}
+
 /* Memory that is not to be executed; threads, not processes; signals to us. */
 static void
 calls_guarded(struct calls *c)
 {
-    const struct scmp_arg_cmp data = SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0);
 #ifdef __s390__
-    const struct scmp_arg_cmp thread =
-        SCMP_A1(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD);
+    const unsigned flags = 1; /* which argument of clone they are */
 #else
-    const struct scmp_arg_cmp thread =
-        SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD);
+    const unsigned flags = 0;
 #endif
-    const struct scmp_arg_cmp ours =
-        SCMP_A0_32(SCMP_CMP_EQ, (uint32_t)getpid());
-    const struct scmp_arg_cmp name = SCMP_A0_32(SCMP_CMP_EQ, PR_SET_NAME);
-    const struct scmp_arg_cmp limits[] = {SCMP_A0_32(SCMP_CMP_EQ, 0),
-                                          SCMP_A2(SCMP_CMP_EQ, 0)};
-    const struct scmp_arg_cmp no_address = SCMP_A4(SCMP_CMP_EQ, 0);
+    const struct scmp_arg_cmp thread =
+        calls_bits(flags, CLONE_THREAD, CLONE_THREAD);
+    const struct scmp_arg_cmp data = calls_bits(2, PROT_EXEC, 0);
+    const struct scmp_arg_cmp ours = calls_int(0, (uint32_t)getpid());
+    const struct scmp_arg_cmp name = calls_int(0, PR_SET_NAME);
+    const struct scmp_arg_cmp ask[] = {calls_int(0, 0),
+                                       calls_bits(2, UINT64_MAX, 0)};
+    const struct scmp_arg_cmp no_address = calls_bits(4, UINT64_MAX, 0);
 
     calls_rule_if(c, SCMP_ACT_ALLOW, "mmap", 1, &data);
     calls_rule_if(c, SCMP_ACT_ALLOW, "mmap2", 1, &data);
@@ -152,12 +166,11 @@ calls_guarded(struct calls *c)
     calls_rule_if(c, SCMP_ACT_ALLOW, "clone", 1, &thread);
     calls_rule_if(c, SCMP_ACT_ALLOW, "tgkill", 1, &ours);
     calls_rule_if(c, SCMP_ACT_ALLOW, "prctl", 1, &name);
-    calls_rule_if(c, SCMP_ACT_ALLOW, "prlimit64", 2, limits); /* only asks */
+    calls_rule_if(c, SCMP_ACT_ALLOW, "prlimit64", 2, ask);
     calls_rule_if(c, SCMP_ACT_ALLOW, "sendto", 1, &no_address);
     calls_rule(c, SCMP_ACT_ERRNO(ENOSYS), "clone3");
     for (unsigned i = 0; i < CALLS_COUNT(calls_ioctls); i++) {
-        const struct scmp_arg_cmp request =
-            SCMP_A1_32(SCMP_CMP_EQ, calls_ioctls[i]);
+        const struct scmp_arg_cmp request = calls_int(1, calls_ioctls[i]);
 
         calls_rule_if(c, SCMP_ACT_ALLOW, "ioctl", 1, &request);
     }
@@ -167,10 +180,10 @@ calls_guarded(struct calls *c)
 static void
 calls_sockets(struct calls *c, bool uevents)
 {
-    const struct scmp_arg_cmp yes[] = {
-        SCMP_A0_32(SCMP_CMP_EQ, AF_NETLINK),
-        SCMP_A2_32(SCMP_CMP_EQ, NETLINK_KOBJECT_UEVENT)};
-    const struct scmp_arg_cmp no = SCMP_A0_32(SCMP_CMP_NE, AF_NETLINK);
+    const struct scmp_arg_cmp yes[] = {calls_int(0, AF_NETLINK),
+                                       calls_int(2, NETLINK_KOBJECT_UEVENT)};
+    const struct scmp_arg_cmp no = {
+        .arg = 0, .op = SCMP_CMP_NE, .datum_a = AF_NETLINK};
 
     if (!uevents) {
         calls_rule(c, SCMP_ACT_ERRNO(EACCES), "socket");
