@@ -285,7 +285,7 @@ a_disk_that_opens_too_late_is_closed(void **state)
     assert_int_equal(edit_wait(&x), -ETIMEDOUT);
     assert_non_null(strstr(x.e.err.text, "will be closed again"));
     assert_int_equal(edit_wait(&y), -ETIMEDOUT); /* opens in vain as well */
-    must(r, "add-export", "a", "mem:1M"); /* the name was never taken */
+    must(r, "add-export", "a", "mem:1M");        /* the name was never taken */
     must(r, "insert", "a", "delay:0");
     assert_true(r->graph->nops >= 1);
     rig_hold(r, false);
