@@ -93,9 +93,18 @@ loop_take_mail(struct st_loop_impl *l)
 void
 st_retract(struct st_loop *loop, struct st_task *t)
 {
-    struct st_task **p = &loop->ready;
+    struct st_loop_impl *l = st_loop_impl(loop);
+    struct st_task **p;
 
-    loop_take_mail(st_loop_impl(loop));
+    /* A task of the same round may be the one that retracts it. */
+    for (p = &l->running; *p; p = &(*p)->next) {
+        if (*p == t) {
+            *p = t->next;
+            return;
+        }
+    }
+    loop_take_mail(l);
+    p = &loop->ready;
     while (*p && *p != t)
         p = &(*p)->next;
     if (!*p)
@@ -109,16 +118,18 @@ st_retract(struct st_loop *loop, struct st_task *t)
 
 /* Run a list as it is now; what is added meanwhile waits for the next time. */
 static bool
-loop_run_list(struct st_task **list, struct st_task ***tail)
+loop_run_list(struct st_loop_impl *l, struct st_task **list,
+              struct st_task ***tail)
 {
-    struct st_task *t = *list, *next;
+    struct st_task *t;
 
-    if (!t)
+    if (!*list)
         return false;
+    l->running = *list;
     *list = NULL;
     *tail = list;
-    for (; t; t = next) {
-        next = t->next;
+    while ((t = l->running)) {
+        l->running = t->next;
         t->run(t);
     }
     return true;
@@ -204,9 +215,9 @@ st_loop_turn(struct st_loop_impl *l, const bool *done)
         loop_learn(l, b->now - l->last_work);
     worked = st_timer_fire(l);
     for (unsigned n = b->domain->rounds;
-         n && loop_run_list(&b->ready, &b->ready_tail); n--)
+         n && loop_run_list(l, &b->ready, &b->ready_tail); n--)
         worked = true;
-    worked |= loop_run_list(&b->end, &b->end_tail);
+    worked |= loop_run_list(l, &b->end, &b->end_tail);
     if (l->deferred)
         st_defer_collect(l);
 

@@ -39,6 +39,7 @@ struct st_loop_impl {
     struct st_watch bell_watch;
     int bell; /* eventfd, never read: every write is an edge */
     bool live, turning;
+    struct st_task *running; /* what the list that runs has left */
     unsigned watches, jobs, holds;
 
     /* Binary heap in heap[1..ntimers], earliest first; reserved address space,

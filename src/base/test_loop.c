@@ -89,6 +89,47 @@ tasks_run_in_order_and_end_tasks_last(void **state)
     world_close(w);
 }
 
+/* Takes back B, and F, which is ready for the next round. */
+struct retractor {
+    struct say a;
+    struct st_task *later, *same;
+};
+
+static void
+retract(struct st_task *t)
+{
+    struct retractor *r = st_container(t, struct retractor, a.task);
+
+    st_ready(r->a.l, r->later);
+    say(t);
+    st_retract(r->a.l, r->same);
+    st_retract(r->a.l, r->later);
+    st_retract(r->a.l, r->later); /* harmless */
+}
+
+static void
+a_task_that_is_taken_back_does_not_run(void **state)
+{
+    struct world w = world_open(*state, 0, 1);
+    char text[16] = "";
+    bool done = false;
+    struct say b = {{.run = say}, w.l, text, 'b', NULL, NULL, NULL};
+    struct say c = {{.run = say}, w.l, text, 'c', NULL, NULL, NULL};
+    struct say d = {{.run = say}, w.l, text, 'd', &done, NULL, NULL};
+    struct say f = {{.run = say}, w.l, text, 'f', NULL, NULL, NULL};
+    struct retractor a = {
+        {{.run = retract}, w.l, text, 'a', NULL, &d.task, NULL},
+        &f.task,
+        &b.task};
+
+    st_ready(w.l, &a.a.task);
+    st_ready(w.l, &b.task);
+    st_ready(w.l, &c.task);
+    assert_true(st_loop_wait(w.l, &done));
+    assert_string_equal(text, "acd");
+    world_close(w);
+}
+
 /* ---- Timers ---- */
 
 struct clock_say {
@@ -704,6 +745,9 @@ main(void)
         ON(tasks_run_in_order_and_end_tasks_last, auto),
         ON(tasks_run_in_order_and_end_tasks_last, threads),
         ON(tasks_run_in_order_and_end_tasks_last, virtual),
+        ON(a_task_that_is_taken_back_does_not_run, auto),
+        ON(a_task_that_is_taken_back_does_not_run, threads),
+        ON(a_task_that_is_taken_back_does_not_run, virtual),
         ON(timers_fire_in_order_stop_and_move, auto),
         ON(timers_fire_in_order_stop_and_move, threads),
         ON(timers_fire_in_order_stop_and_move, virtual),
