@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
  * Fuzz: the input is the client's side of a session. Byte 0 picks how it is cut
- * into packets and what the disk does; the loop is turned here, so that one
- * input is one run. What the server says is read now and then, or never.
+ * into packets, what the disk does, and whether there is TLS; the loop is
+ * turned here, so that one input is one run. What the server says is read now
+ * and then, or never.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -98,6 +101,18 @@ turn(struct st_loop *l)
     st_loop_wait(l, &f.done);
 }
 
+/* A file with a pre-shared key; its name. */
+static void
+keys_file(char *path, size_t size)
+{
+    static const char line[] = "u:000102030405060708090a0b0c0d0e0f\n";
+    int fd = memfd_create("keys", MFD_CLOEXEC);
+
+    if (fd < 0 || write(fd, line, sizeof(line) - 1) < 0)
+        abort();
+    snprintf(path, size, "/proc/self/fd/%d", fd);
+}
+
 static void
 stopped(void *arg, int rc)
 {
@@ -120,6 +135,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size_t step = how & 1 ? 7 : SIZE_MAX;
     int fd[2];
     static const unsigned limit[] = {256, 2, 1, 256};
+    static char keys[40]; /* made once */
 
     if (size) {
         data++;
@@ -141,6 +157,12 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     st_node_set_size(&m->node, DISK);
     nopts.control = loop;
     nopts.loops = &loop;
+    if ((how & 6) == 6) {
+        if (!*keys)
+            keys_file(keys, sizeof(keys));
+        nopts.tls = ST_NBD_TLS_ON;
+        nopts.tls_psk = keys;
+    }
     if (st_disk_create(loop, &m->node, "d", false, &disk, NULL) < 0 ||
         st_nbd_create(&nopts, &nbd, NULL) < 0 ||
         st_nbd_export(nbd, "", "fuzz", disk, false, NULL) < 0 ||
