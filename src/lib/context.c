@@ -210,7 +210,7 @@ start_all(struct strata *s, unsigned threads, struct st_err *err)
         return rc;
     rc = start(s->home, "strata-home");
     for (unsigned i = 0; rc == 0 && i < s->nio; i++) {
-        char name[16];
+        char name[24]; /* the kernel keeps 15 */
 
         snprintf(name, sizeof(name), "strata-io%u", i);
         rc = start(s->io[i], name);

@@ -134,8 +134,7 @@ strata_status_text(enum strata_status status)
     static const char *const texts[] = {
         [STRATA_OK] = "the operation was carried out",
         [STRATA_RANGE] = "the range does not lie inside the disk",
-        [STRATA_INVALID] = "an argument is wrong, or the call came from where "
-                           "it cannot be made",
+        [STRATA_INVALID] = "an argument or the place of the call is wrong",
         [STRATA_UNSUPPORTED] = "the disk does not perform this operation",
         [STRATA_READ_ONLY] = "the disk is read-only",
         [STRATA_NO_SPACE] = "there is no room left below the disk",
