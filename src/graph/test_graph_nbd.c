@@ -122,6 +122,18 @@ turn_loop(void *arg)
     turn(arg, MS / 10);
 }
 
+/* Until a request is under way at that disk. */
+static void
+wait_for_flight(struct rig *r, const char *name)
+{
+    struct st_disk_stats s;
+
+    do {
+        turn(r, MS);
+        st_disk_stats(disk(r, name)->disk, &s);
+    } while (!s.in_flight);
+}
+
 /* A client of EXPORT, past the handshake. */
 static void
 attach(struct rig *r, struct client *c, const char *export)
@@ -280,8 +292,7 @@ requests_that_hang_are_cancelled(void **state)
     attach(r, &c, "a");
     st_testnode_hang(n, true);
     client_write(&c, 0, 7, 0, data, BLOCK);
-    while (!st_testnode_held(n))
-        turn(r, MS);
+    wait_for_flight(r, "a");
     edit_start(r, &x, 400 * MS, "remove-export", "a", NULL, NULL, NULL);
     turn(r, 350 * MS); /* its client has been cut off, but it does not flush */
     c.turn = NULL;
@@ -312,8 +323,7 @@ requests_that_never_come_back_keep_their_disk(void **state)
     attach(r, &c, "a");
     st_testnode_hang(n, true);
     client_write(&c, 0, 7, 0, data, BLOCK);
-    while (!st_testnode_held(n))
-        turn(r, MS);
+    wait_for_flight(r, "a");
     edit_start(r, &x, 100 * MS, "pause", "a", NULL, NULL, NULL);
     assert_int_equal(edit_wait(&x), -ETIMEDOUT);
     assert_false(disk(r, "a")->paused);
