@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,12 @@
 enum { LOOPS = 2 };
 #define MIB (UINT64_C(1) << 20)
 #define MS  UINT64_C(1000000)
+
+/* A node's table, to hear when it is closed. */
+struct rig_ops {
+    struct st_node_ops ops;
+    void (*close)(struct st_node *n);
+};
 
 struct rig {
     struct st_domain *domain;
@@ -38,6 +45,33 @@ struct rig {
     bool stopped;
     int rc; /* of the stop */
 };
+
+/* How many disks of the kind test there are. */
+static atomic_int rig_live;
+
+static inline void
+rig_node_close(struct st_node *n)
+{
+    struct rig_ops *o = st_container((uintptr_t)n->ops, struct rig_ops, ops);
+    void (*close_node)(struct st_node * n) = o->close;
+
+    atomic_fetch_sub(&rig_live, 1);
+    free(o);
+    close_node(n);
+}
+
+/* Count N until it is closed. */
+static inline void
+rig_count(struct st_node *n)
+{
+    struct rig_ops *o = calloc(1, sizeof(*o));
+
+    o->ops = *n->ops;
+    o->close = o->ops.close;
+    o->ops.close = rig_node_close;
+    n->ops = &o->ops;
+    atomic_fetch_add(&rig_live, 1);
+}
 
 static inline int
 rig_make(struct st_kind_more *k, struct st_loop *home, const char *text,
@@ -58,8 +92,10 @@ rig_make(struct st_kind_more *k, struct st_loop *home, const char *text,
     rc = strcmp(text, "bad") == 0
              ? st_err_set(err, EIO, "test:bad: no such luck")
              : st_testnode_create(home, &o, out, err);
-    if (rc == 0)
+    if (rc == 0) {
         r->node = *out;
+        rig_count(*out);
+    }
     pthread_mutex_unlock(&r->lock);
     return rc;
 }
@@ -142,6 +178,7 @@ rig_close(struct rig *r)
     for (unsigned i = 0; i < LOOPS; i++)
         st_loop_join(r->loop[i]);
     st_graph_destroy(r->graph);
+    assert_int_equal(atomic_load(&rig_live), 0);
     while (st_domain_step(r->domain))
         ;
     for (unsigned i = 0; i < LOOPS; i++)
