@@ -34,16 +34,19 @@ enum st_cap {
         ST_CAP_COUNT
 };
 
+/* One cap: its name, its limit, what is taken. */
 struct st_cap_row {
     const char *name, *unit, *when_full;
     uint64_t limit;
     _Atomic uint64_t used, peak, refused;
 };
 
+/* The caps of a domain. */
 struct st_caps {
     struct st_cap_row row[ST_CAP_COUNT];
 };
 
+/* Nothing taken, the limits of the table. */
 void st_caps_init(struct st_caps *caps);
 
 /* Take N units if they fit under the limit; else count a refusal. Any thread.

@@ -18,6 +18,7 @@ struct st_engine {
     struct st_loop *loop;
 };
 
+/* What an engine can do. */
 struct st_engine_ops {
     const char *name;
 

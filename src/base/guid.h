@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <string.h>
 
+/* A GUID, in the order in which it is stored. */
 struct st_guid {
     uint8_t b[16];
 };

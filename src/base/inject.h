@@ -21,6 +21,7 @@ enum st_inject_what {
     ST_INJECT_HANG,  /* starts when it is released */
 };
 
+/* Which I/O to hit, how often, and what becomes of it. */
 struct st_inject_rule {
     unsigned ops;         /* bits 1 << ST_IO_*; 0 is all */
     int fd;               /* or -1: any */
@@ -40,6 +41,7 @@ int st_inject_create(uint64_t seed, struct st_seam *next,
 /* Nothing may hang or be delayed any more (asserted). NULL is fine. */
 void st_inject_destroy(struct st_inject *in);
 
+/* For st_domain_opts.seam, or another seam's next; lent by IN. */
 struct st_seam *st_inject_seam(struct st_inject *in);
 
 /* Add a rule behind the others (copied); drop them all; let go of what hangs,

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+/* A link, or the head, of a list that goes round in both directions. */
 struct st_list {
     struct st_list *next, *prev;
 };

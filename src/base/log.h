@@ -28,8 +28,10 @@ struct st_limiter {
     _Atomic uint32_t dropped;
 };
 
+/* Say one line, if LOG wants that level. Any thread. */
 void st_log(const struct st_log *log, enum st_level level, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+/* The same, at most once a second from LIM. */
 void st_log_limited(const struct st_log *log, struct st_limiter *lim,
                     enum st_level level, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));

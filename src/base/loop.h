@@ -41,6 +41,7 @@ struct st_seam;
 
 /* ---- Domains ---- */
 
+/* What a domain is made of. */
 struct st_domain_opts {
     const char *engine;       /* "auto" (NULL), "io_uring", "threads" or
                                * "virtual" */
@@ -58,6 +59,7 @@ int st_domain_create(const struct st_domain_opts *opts, struct st_domain **out,
 /* All loops must be gone. Ends the worker threads. NULL is fine. */
 void st_domain_destroy(struct st_domain *d);
 
+/* What the domain was made with, and its caps. Any thread. */
 const struct st_log *st_domain_log(const struct st_domain *d);
 struct st_caps *st_domain_caps(struct st_domain *d);
 const char *st_domain_engine(const struct st_domain *d);
@@ -146,6 +148,7 @@ bool st_loop_here(const struct st_loop *l);
 
 /* ---- Timers ---- */
 
+/* Something to run at a time. Owned by whoever embeds it. */
 struct st_timer {
     uint64_t at;   /* ns, in the loop's clock */
     uint32_t slot; /* 0: not set */
@@ -256,6 +259,7 @@ st_loop_resident(struct st_loop *l, const void *key,
 
 /* ---- Memory that others may still be reading ---- */
 
+/* Memory that waits until nobody can be reading it. */
 struct st_deferred {
     struct st_deferred *next;
     uint64_t epoch;

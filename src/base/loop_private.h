@@ -94,6 +94,7 @@ uint64_t st_clock_ns(void);
 
 enum { ST_TIMERS_MAX = 1 << 20 }; /* address space only: 8 MiB */
 
+/* Is the earliest timer due at NOW? */
 bool st_timer_due(const struct st_loop_impl *l, uint64_t now);
 
 /* Fire what is due at the loop's now. Was there any? */
@@ -103,6 +104,7 @@ bool st_timer_fire(struct st_loop_impl *l);
 
 struct st_pool;
 
+/* A domain's inside; see loop.h. */
 struct st_domain {
     const struct st_engine_ops *ops;
     const struct st_log *log; /* borrowed */
@@ -173,6 +175,7 @@ struct st_watch_half {
     bool removing; /* the kernel has been asked to let go */
 };
 
+/* An engine's half of a watch: made, told of events, run as a task. */
 struct st_watch_half *st_watch_half_new(struct st_loop *l, struct st_watch *w);
 void st_watch_half_event(struct st_watch_half *h, unsigned events);
 void st_watch_half_run(struct st_task *t);

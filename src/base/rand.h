@@ -9,6 +9,7 @@
 
 #include <stdint.h>
 
+/* A stream of random numbers. */
 struct st_rand {
     uint64_t s; /* never 0 */
 };

@@ -34,6 +34,7 @@ st_counter_get(const st_counter *c)
  * counts 0 ns, the last one everything longer. */
 enum { ST_HIST_BUCKETS = 40 };
 
+/* A histogram of latencies. */
 struct st_hist {
     st_counter sum; /* ns */
     st_counter bucket[ST_HIST_BUCKETS];

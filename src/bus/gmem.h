@@ -40,6 +40,7 @@ void st_gmem_destroy(struct st_gmem *g);
 
 /* ---- The host's side: one thread at a time ---- */
 
+/* A piece of guest memory and where it lies in ours. */
 struct st_gmem_map {
     uint64_t gpa, len; /* multiples of ST_GMEM_PAGE; len > 0, no wrap */
     uint8_t *host;     /* borrowed until released; NULL: cannot be reached */
@@ -110,6 +111,7 @@ int st_gmem_write(struct st_gmem_view *v, uint64_t gpa, const void *from,
 void *st_gmem_peek(struct st_gmem_view *v, uint64_t gpa, uint64_t len,
                    bool write);
 
+/* What guest memory counts. */
 struct st_gmem_stats {
     uint64_t maps, bytes;
     uint64_t refused;     /* gets of what is not mapped, or not to be written */

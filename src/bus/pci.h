@@ -43,6 +43,7 @@ struct st_access {
     void (*done)(struct st_access *a);
 };
 
+/* What a PCI function can do. */
 struct st_pci_ops {
     const char *name;
 
@@ -83,6 +84,7 @@ struct st_pci_host {
     bool keeps_msix;
 };
 
+/* Who a function says it is. */
 struct st_pci_id {
     uint16_t vendor, device, subsystem_vendor, subsystem;
     uint32_t class_code; /* class << 16 | subclass << 8 | interface */
@@ -91,6 +93,7 @@ struct st_pci_id {
 
 enum { ST_PCI_BAR_64 = 1, ST_PCI_BAR_PREFETCH = 2 }; /* flags of a BAR */
 
+/* One entry of an MSI-X table. */
 struct st_pci_msix_entry {
     _Atomic uint32_t word[4]; /* address, upper address, data, control */
 };

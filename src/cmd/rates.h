@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+/* A disk or a door, over the last interval. */
 struct st_rate {
     const char *name;  /* any text; lent by the rates */
     const char *kind;  /* of a door: "nbd"; of a disk: of its topmost node */
@@ -24,6 +25,7 @@ struct st_rate {
     uint64_t p99_ns, size, in_flight, errors, clients;
 };
 
+/* All of them, at one moment. */
 struct st_rates {
     struct st_rate *row; /* owned: disks, then doors, each in the server's
                           * order until sorted */

@@ -30,6 +30,7 @@
 
 /* ---- sandbox_user.c ---- */
 
+/* Who to be, from --user. */
 struct sandbox_user {
     uid_t uid;
     gid_t gid;

@@ -37,6 +37,7 @@
 
 struct st_control;
 
+/* What a control server is made of. */
 struct st_control_opts {
     struct st_graph *graph; /* borrowed */
     int fd;                 /* a listening Unix socket, taken */

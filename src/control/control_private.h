@@ -175,6 +175,7 @@ struct control_conn {
     struct control_request *request; /* owned by the library */
 };
 
+/* The control server: its socket, its users, its requests. */
 struct st_control {
     struct st_control_opts opts;
     struct st_loop *loop;

@@ -88,6 +88,7 @@ struct st_inspect {
     void (*leave)(struct st_inspect *v);
 };
 
+/* What a kind of node can do. */
 struct st_node_ops {
     const char *name; /* "file", "ram": for people and inspect */
 
@@ -152,6 +153,7 @@ struct st_node_ops {
     void (*close)(struct st_node *n);
 };
 
+/* What every node has; the first member of the node's own struct. */
 struct st_node {
     const struct st_node_ops *ops;
     struct st_props props;

@@ -72,6 +72,7 @@ enum st_req_flag {
 /* Meaning of st_extent.flags: those of NBD's base:allocation. */
 enum { ST_EXTENT_HOLE = 1, ST_EXTENT_ZERO = 2 };
 
+/* The answer to a block status. */
 struct st_extent {
     uint64_t len; /* bytes from the request's offset; 0 < len <= its len */
     uint32_t flags;
@@ -84,6 +85,7 @@ struct st_frame {
     uint64_t u[2];
 };
 
+/* A request. Its owner sets the first part before each submit. */
 struct st_req {
     /* Set by the owner before each submit. */
     uint8_t op;     /* enum st_op */

@@ -26,6 +26,7 @@ struct conflicts { /* one bit a nexus; replaced whole, never changed */
     uint64_t read[(ST_NEXUS_MAX + 1) / 64], write[(ST_NEXUS_MAX + 1) / 64];
 };
 
+/* What one channel counts; st_disk_stats adds them up. */
 struct chan_stats {
     st_counter ops[ST_OP_COUNT], errors[ST_OP_COUNT];
     st_counter bytes_read, bytes_written, bounced, emulated, retried;
@@ -50,6 +51,7 @@ enum bcast_slot {
     BCAST_SLOTS
 };
 
+/* A loop's channel to a root: the wall. */
 struct root_chan {
     struct st_chan base;
     struct st_chan *inner; /* owned; NULL: could not be reopened by an edit */
@@ -102,6 +104,7 @@ struct bcast {
     _Atomic unsigned count; /* orphans */
 };
 
+/* What one channel knows of a locked range. */
 struct lock_msg {
     struct root_msg msg;
     struct range_lock *lock;
@@ -129,6 +132,7 @@ struct range_lock {
     struct st_task task;
 };
 
+/* A root. */
 struct st_disk {
     char *name;
     struct st_loop *home;
@@ -187,6 +191,7 @@ bool wall_memory_ok(struct root_chan *rc, struct st_buf buf, uint64_t len);
 /* ---- op.c ------------------------------------------------------------------
  */
 
+/* A new channel's share; the end of it. */
 void op_init(struct root_chan *rc);
 void op_free_all(struct root_chan *rc); /* none is busy */
 

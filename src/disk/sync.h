@@ -16,6 +16,7 @@ struct st_sync;
 int st_sync_open(struct st_disk *d, struct st_loop *loop, struct st_sync **out);
 void st_sync_close(struct st_sync *s);
 
+/* One operation, to its end. */
 enum st_status st_sync_read(struct st_sync *s, void *buf, uint64_t offset,
                             size_t len);
 enum st_status st_sync_write(struct st_sync *s, const void *buf,

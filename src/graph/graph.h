@@ -22,6 +22,7 @@
 
 struct st_graph;
 
+/* What a graph is made of. */
 struct st_graph_opts {
     struct st_loop *control; /* borrowed */
     struct st_loop **loops;  /* borrowed array: where I/O is done; they may be
@@ -79,6 +80,7 @@ void st_graph_cut(struct st_graph *g);
 
 /* ---- What is there ---- */
 
+/* A disk of the graph, as others may see it. */
 struct st_graph_disk {
     const char *name, *spec;
     struct st_disk *disk;
@@ -96,17 +98,20 @@ st_graph_next_disk(struct st_graph *g, const struct st_graph_disk *prev);
 const struct st_graph_disk *st_graph_find_disk(struct st_graph *g,
                                                const char *name);
 
+/* A door of the graph, as others may see it. */
 struct st_graph_door {
     const char *name, *kind; /* "nbd" */
     struct st_nbd *nbd;
 };
 
+/* The doors in turn, as st_graph_next_disk. */
 const struct st_graph_door *
 st_graph_next_door(struct st_graph *g, const struct st_graph_door *prev);
 
 /* Values of the graph itself: edits done, failed, waiting. */
 void st_graph_inspect(struct st_graph *g, struct st_inspect *v);
 
+/* The control loop, lent. Any thread. */
 struct st_loop *st_graph_control(const struct st_graph *g);
 
 /* ---- Edits ---- */
@@ -126,6 +131,7 @@ struct st_verb {
     void (*start)(struct st_graph_edit *e); /* the graph's own */
 };
 
+/* Every verb, ended by one with a NULL name; static. */
 const struct st_verb *st_graph_verbs(void);
 
 /* NULL: no such verb. */

@@ -27,6 +27,7 @@
 #define GRAPH_GOES_ON "it goes on by itself"
 #define GRAPH_UNDONE  "it will be undone"
 
+/* A disk of the graph, with what only the graph knows of it. */
 struct graph_disk {
     struct st_graph_disk pub; /* first */
     char *name, *spec;        /* owned; pub's */
@@ -36,12 +37,14 @@ struct graph_disk {
     struct st_edit resume; /* stop.c's */
 };
 
+/* A door of the graph, with what only the graph knows of it. */
 struct graph_door {
     struct st_graph_door pub; /* first; its nbd is owned */
     char *name;               /* owned; pub's */
     struct st_list link;      /* st_graph.doors */
 };
 
+/* A disk behind a door. */
 struct graph_export {
     struct st_list link; /* st_graph.exports */
     struct graph_door *door;
@@ -79,6 +82,7 @@ enum graph_stop {
     GRAPH_STOPPED,
 };
 
+/* The graph: its disks, its doors, its edits. */
 struct st_graph {
     struct st_graph_opts opts;
     struct st_loop *control; /* borrowed */
@@ -106,6 +110,7 @@ struct st_graph {
 
 /* ---- graph.c ---- */
 
+/* By name; NULL if there is none. */
 struct graph_disk *graph_find_disk(struct st_graph *g, const char *name);
 struct graph_door *graph_find_door(struct st_graph *g, const char *name);
 
@@ -122,6 +127,7 @@ int graph_disk_add(struct st_graph *g, char *name, const char *spec,
 /* It is deserted, and no export is left. */
 void graph_disk_free(struct graph_disk *d);
 
+/* Put DISK behind DOOR as NAME: 0 or -errno with a sentence; and undo it. */
 int graph_export_add(struct st_graph *g, struct graph_door *door,
                      const char *name, struct graph_disk *disk,
                      struct st_err *err);
@@ -163,6 +169,7 @@ void graph_op_at_disk(struct graph_op *op);
 /* The disk that E's text I names; NULL: E has ended (no such disk, busy). */
 struct graph_disk *graph_verb_disk(struct st_graph_edit *e, const char *name);
 
+/* The verbs of one disk. */
 void graph_resize(struct st_graph_edit *e, struct graph_disk *d,
                   const char *size);
 void graph_policy(struct st_graph_edit *e, struct graph_disk *d,
@@ -170,6 +177,7 @@ void graph_policy(struct st_graph_edit *e, struct graph_disk *d,
 
 /* ---- set.c, exports.c: start functions of verbs ---- */
 
+/* E starts; it ends by graph_end, now or later. */
 void graph_set(struct st_graph_edit *e);
 void graph_add_export(struct st_graph_edit *e);
 void graph_remove_export(struct st_graph_edit *e);

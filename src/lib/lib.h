@@ -52,6 +52,7 @@ int lib_err_from(struct strata_error *err, int rc, const struct st_err *from);
 
 /* ---- context.c ---- */
 
+/* A context. */
 struct strata {
     struct st_domain *domain;
     struct st_log log;
@@ -95,6 +96,7 @@ void lib_barrier(struct st_loop *l);
 
 /* ---- disk.c ---- */
 
+/* A disk: its root, its events, a channel for each I/O loop. */
 struct strata_disk {
     struct strata *s;
     struct st_disk *disk; /* owned; home loop */
@@ -129,6 +131,7 @@ bool lib_queue_of(const struct strata_queue *q, const struct strata *s);
 
 enum lib_state { LIB_IDLE, LIB_BUSY, LIB_QUEUED };
 
+/* A request of the embedder's. */
 struct strata_request {
     struct strata_disk *disk;
     struct st_loop *loop;

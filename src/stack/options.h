@@ -35,6 +35,7 @@ struct st_option {
 
 enum { ST_OPTIONS_MAX = 24 };
 
+/* An option string, as it was parsed. */
 struct st_options {
     char *memory;                      /* owned */
     const char *value[ST_OPTIONS_MAX]; /* by row; NULL: not given, a flag that

@@ -22,6 +22,7 @@
 
 enum { ST_SPEC_ARGS = 8 };
 
+/* One field or option of a disk's text. */
 struct st_spec_arg {
     const char *name; /* in the kind's syntax line, not terminated */
     size_t name_len;
@@ -63,6 +64,7 @@ const struct st_spec_arg *st_spec_arg(const struct st_spec *s,
 
 /* ---- stack.c: a tree under construction ---- */
 
+/* What disks of one process share. */
 struct st_stack_env {
     pthread_mutex_t lock;      /* guards groups; a leaf */
     struct st_list groups;     /* group.c */

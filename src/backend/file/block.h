@@ -18,6 +18,7 @@
 #include "err.h"
 #include "uevent.h"
 
+/* What a block device says of itself, from sysfs. */
 struct block_limits {
     uint64_t size;     /* bytes; a partial last sector included */
     uint32_t logical;  /* bytes, power of two, >= 512 */

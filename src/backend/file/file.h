@@ -15,6 +15,7 @@
 
 #include "node.h"
 
+/* How to open an image or a device. */
 struct st_file_opts {
     const char *path; /* borrowed */
     bool read_only;

@@ -23,6 +23,7 @@ enum {
     FILE_SEGMENTS = 1024,  /* of one st_io */
 };
 
+/* An image or a block device: what its channels share. */
 struct file_node {
     struct st_node base; /* first */
     char *path;          /* owned */

@@ -26,6 +26,7 @@ enum {
     UEVENT_REMOVED = 4, /* ACTION=remove */
 };
 
+/* What one message of the kernel says. */
 struct uevent {
     unsigned what; /* 0: nothing that matters */
     uint32_t major, minor;

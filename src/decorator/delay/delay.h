@@ -9,6 +9,7 @@
 
 #include "node.h"
 
+/* How long each operation waits. */
 struct st_delay_opts {
     uint64_t read_ns;
     uint64_t write_ns; /* write, write_zeroes, compare_and_write */

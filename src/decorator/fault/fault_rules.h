@@ -9,6 +9,7 @@
 
 enum { ST_FAULT_RULES_MAX = 256 };
 
+/* One rule of a rules file. */
 struct st_fault_rule {
     uint32_t ops;        /* ST_BIT(op) | ... */
     uint64_t start, end; /* bytes; end 0: everywhere */
@@ -21,6 +22,7 @@ struct st_fault_rule {
     char text[80]; /* for inspect, cut */
 };
 
+/* A rules file, as it was read. */
 struct st_fault_rules {
     struct st_deferred deferred;
     unsigned n;

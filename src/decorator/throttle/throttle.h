@@ -24,6 +24,7 @@
 
 #include "node.h"
 
+/* How much may pass. */
 struct st_throttle_opts {
     uint64_t iops;         /* requests a second; 0: any number */
     uint64_t bytes;        /* bytes a second; 0: any number */

@@ -67,6 +67,7 @@ enum nvme_sgl_type {
     NVME_SGL_LAST_SEGMENT = 3,
 };
 
+/* Submission queue entry. */
 struct nvme_sqe {
     uint8_t opcode;
     uint8_t flags; /* PSDT << 6 | FUSE */
@@ -88,6 +89,7 @@ static_assert(offsetof(struct nvme_sqe, cdw10) == 40, "Base 3.3.3.1");
 
 /* ---- Completion queue entry (Base 3.3.3.2) ---- */
 
+/* Completion queue entry. */
 struct nvme_cqe {
     le32 dw0, dw1;
     le16 sqhd, sqid;

@@ -12,6 +12,7 @@
 
 enum st_verdict { ST_KIT_PASS, ST_KIT_FAIL, ST_KIT_SKIP };
 
+/* What to run the kit on. */
 struct st_kit {
     const char *name;     /* of what is tested: before each check's name */
     uint32_t sector;      /* 512 or 4096: what make is asked for */

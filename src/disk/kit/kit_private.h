@@ -24,6 +24,7 @@ enum {
     KIT_LAYER = 4,    /* skip when not a layer */
 };
 
+/* A check that runs, with what it works on. */
 struct kit {
     const struct st_kit *conf;
     struct st_loop *loop;
@@ -39,6 +40,7 @@ struct kit {
     char detail[200];
 };
 
+/* A request of a check, watched from submit to done. */
 struct kit_req {
     struct st_list link;
     struct kit *k;
@@ -54,6 +56,7 @@ struct kit_req {
     uint16_t nexus;
 };
 
+/* One check; a table of them ends with a NULL name. */
 struct kit_check {
     const char *name;
     unsigned needs; /* KIT_ */
@@ -93,6 +96,7 @@ void kit_turns(struct kit *k, unsigned n); /* let others run */
 /* Does what is tested (disk or node) perform OP? */
 bool kit_performs(const struct kit *k, enum st_op op);
 
+/* Fill LEN bytes at P from the check's own seed. */
 void kit_random(struct kit *k, void *p, size_t len);
 
 /* One operation without data, to its end. */

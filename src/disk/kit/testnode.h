@@ -17,6 +17,7 @@
 
 #include "node.h"
 
+/* The knobs that are set when it is made. */
 struct st_testnode_opts {
     uint64_t size;         /* bytes */
     uint32_t sector;       /* bytes; 0: 512 */

@@ -23,6 +23,7 @@ enum st_nbd_tls {
     ST_NBD_TLS_REQUIRE, /* every other option before it: ERR_TLS_REQD */
 };
 
+/* What a server is made of. */
 struct st_nbd_opts {
     struct st_loop *control; /* borrowed; home of the disks */
     struct st_loop **loops;  /* borrowed array: where connections live; may
@@ -52,6 +53,7 @@ int st_nbd_create(const struct st_nbd_opts *opts, struct st_nbd **out,
 int st_nbd_export(struct st_nbd *s, const char *name, const char *description,
                   struct st_disk *disk, bool read_only, struct st_err *err);
 
+/* The end of an export, under way. */
 struct st_nbd_unexport {
     void (*done)(struct st_nbd_unexport *u);
     void *arg;
@@ -97,6 +99,7 @@ void st_nbd_cut(struct st_nbd *s);
  * and their disks still have channels: the process can only end. */
 void st_nbd_destroy(struct st_nbd *s);
 
+/* What a server did. */
 struct st_nbd_stats {
     uint64_t clients, clients_total, requests, errors, protocol_errors;
     uint64_t bytes_in, bytes_out;

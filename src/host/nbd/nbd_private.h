@@ -52,6 +52,7 @@ enum {
     NBD_WINDOW = 4, /* pieces of one large read under way, when chunked */
 };
 
+/* A block of the memory that requests take their buffers from. */
 struct nbd_block {
     struct nbd_block *next; /* in the worker's cache */
     unsigned refs;
@@ -87,6 +88,7 @@ struct nbd_port {
     struct st_task left;      /* to control */
 };
 
+/* A disk under a name, as the server keeps it. */
 struct nbd_export {
     char *name, *description; /* owned */
     size_t name_len;
@@ -118,6 +120,7 @@ struct nbd_table {
 /* Does a worker lack memory? (worker.hungry) */
 enum { NBD_FED, NBD_HUNGRY, NBD_CALLED /* wake is on its way */ };
 
+/* A loop that serves connections, with its doors to the exports. */
 struct nbd_worker {
     struct st_nbd *server;
     struct st_loop *loop;
@@ -170,6 +173,7 @@ struct nbd_text {
     size_t len, sent, room;
 };
 
+/* A client's connection, from accept to its end. */
 struct nbd_conn {
     struct nbd_worker *worker;
     struct st_list link; /* worker.conns */
@@ -274,6 +278,7 @@ struct nbd_slot {
     struct st_req req; /* last: frames follow */
 };
 
+/* A socket that clients come in by. */
 struct nbd_listener {
     struct nbd_listener *next;
     struct st_nbd *server;
@@ -282,6 +287,7 @@ struct nbd_listener {
     struct st_timer again; /* after running out of descriptors */
 };
 
+/* A server. */
 struct st_nbd {
     struct st_loop *control;
     uint64_t handshake_ns;
@@ -447,6 +453,7 @@ void st_nbd_slot_error(struct nbd_slot *s, enum nbd_error error,
 /* S is decided: send the reply. */
 void st_nbd_slot_finish(struct nbd_slot *s);
 
+/* Send an operation of a slot to its disk. */
 void st_nbd_slot_submit(struct nbd_slot *s, enum st_op op, unsigned flags,
                         uint64_t offset, uint64_t len);
 

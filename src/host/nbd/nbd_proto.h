@@ -116,24 +116,28 @@ enum nbd_error {
     NBD_ESHUTDOWN = 108,
 };
 
+/* The server's first words. */
 struct nbd_hello {
     be64 magic, option_magic;
     be16 flags;
 };
 static_assert(sizeof(struct nbd_hello) == 18, "newstyle negotiation");
 
+/* Head of an option, from the client. */
 struct nbd_option {
     be64 magic;
     be32 option, len;
 };
 static_assert(sizeof(struct nbd_option) == 16, "newstyle negotiation");
 
+/* Head of the reply to an option. */
 struct nbd_option_reply {
     be64 magic;
     be32 option, type, len;
 };
 static_assert(sizeof(struct nbd_option_reply) == 20, "fixed newstyle");
 
+/* A request with compact headers. */
 struct nbd_request {
     be32 magic;
     be16 flags, type;
@@ -142,6 +146,7 @@ struct nbd_request {
 };
 static_assert(sizeof(struct nbd_request) == 28, "request message");
 
+/* A request with extended headers. */
 struct nbd_request_ext {
     be32 magic;
     be16 flags, type;
@@ -149,12 +154,14 @@ struct nbd_request_ext {
 };
 static_assert(sizeof(struct nbd_request_ext) == 32, "extended request");
 
+/* A simple reply. */
 struct nbd_simple {
     be32 magic, error;
     be64 cookie;
 };
 static_assert(sizeof(struct nbd_simple) == 16, "simple reply message");
 
+/* Head of a structured reply's chunk. */
 struct nbd_chunk {
     be32 magic;
     be16 flags, type;
@@ -163,6 +170,7 @@ struct nbd_chunk {
 };
 static_assert(sizeof(struct nbd_chunk) == 20, "structured reply chunk");
 
+/* Head of a chunk with extended headers. */
 struct nbd_chunk_ext {
     be32 magic;
     be16 flags, type;
@@ -170,6 +178,7 @@ struct nbd_chunk_ext {
 };
 static_assert(sizeof(struct nbd_chunk_ext) == 32, "extended reply chunk");
 
+/* Payload of an error chunk, before its text. */
 struct nbd_chunk_error {
     be32 error;
     be16 len; /* of the text that follows */

@@ -29,6 +29,7 @@
 
 #include "node.h"
 
+/* One layer of a layered disk, and what it does beside holding sectors. */
 struct st_layer {
     struct st_node *node;
     bool read_cache;    /* takes up what it missed */

@@ -23,6 +23,7 @@ enum st_layered_stat {
     ST_LAYERED_STATS
 };
 
+/* A layered disk. */
 struct st_layered {
     struct st_node base;
     unsigned nwritten; /* layers that a write goes to: 0 .. nwritten - 1 */
@@ -50,6 +51,7 @@ struct st_layered_door {
     unsigned slot; /* cache: which of split.seen */
 };
 
+/* A loop's door to a layered disk. */
 struct st_layered_chan {
     struct st_chan base;
     struct st_list link; /* st_layered.chans */

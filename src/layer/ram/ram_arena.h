@@ -20,6 +20,7 @@
 
 #include "list.h"
 
+/* Where the pages of one disk come from. */
 struct st_arena {
     pthread_mutex_t lock;      /* innermost */
     uint32_t page;             /* bytes of one: 4096 to 65536 */
@@ -29,6 +30,7 @@ struct st_arena {
     bool dead;
 };
 
+/* No page yet; PAGE bytes each. */
 void st_arena_init(struct st_arena *a, uint32_t page);
 
 /* Return all memory, used or not. Later gives are ignored. */

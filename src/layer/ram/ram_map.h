@@ -42,6 +42,7 @@ enum {
     ST_ENTRY_PAGE = 28,    /* shift: address / 4096 */
 };
 
+/* The entries of one region. */
 struct st_table {
     uint16_t live, used; /* entries other than rest; slots (under the lock) */
     uint8_t shift;       /* log2 of the slots */
@@ -49,6 +50,7 @@ struct st_table {
     _Atomic uint64_t entry[];
 };
 
+/* A disk's map. */
 struct st_map {
     unsigned sector_shift, granule_shift, region_shift;
     uint32_t granule; /* bytes */
