@@ -91,13 +91,23 @@ st_disk_deserted(struct st_disk *d)
     return !left;
 }
 
+struct st_node *
+st_disk_take_tree(struct st_disk *d)
+{
+    struct st_node *n = d->node;
+
+    n->event = NULL;
+    d->node = NULL;
+    return n;
+}
+
 void
 st_disk_destroy(struct st_disk *d)
 {
     if (!d)
         return;
-    d->node->event = NULL;
-    st_node_close(d->node);
+    if (d->node)
+        st_node_close(st_disk_take_tree(d));
     /* What the disk wanted to do by itself is of no use any more. */
     st_retract(d->home, &d->event_task);
     st_retract(d->home, &d->own.task);

@@ -45,11 +45,17 @@ int st_disk_create(struct st_loop *home, struct st_node *node, const char *name,
  * (asserted). NULL is fine. Home loop. */
 void st_disk_destroy(struct st_disk *d);
 
+/* Take D's tree away: st_node_close, which may block, can then be called on any
+ * thread, and only after that st_disk_destroy, for which D is otherwise ready.
+ * Nothing else may be done with D any more. Home loop. */
+struct st_node *st_disk_take_tree(struct st_disk *d);
+
 /* May D be destroyed: is no channel, listener or edit left, and no message
  * under way to a channel that was closed? Those end by themselves, soon. Home
  * loop. */
 bool st_disk_deserted(struct st_disk *d);
 
+/* The name that it was created with, lent for its life. Any thread. */
 const char *st_disk_name(const struct st_disk *d);
 
 /* Constant while no edit runs: what front ends may show. performs holds every
@@ -183,6 +189,7 @@ void st_disk_set_conflict(struct st_disk *d, uint16_t nexus, bool read,
 /* ---- What it did ------------------------------------------------------------
  */
 
+/* What a disk did, summed up over its channels. */
 struct st_disk_stats {
     uint64_t ops[ST_OP_COUNT];    /* completed */
     uint64_t errors[ST_OP_COUNT]; /* of these, not ST_OK */

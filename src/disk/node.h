@@ -149,7 +149,8 @@ struct st_node_ops {
                struct st_err *err);
 
     /* After the last channel is gone: free it. Not its children: the caller
-     * (st_node_close) goes on with those. Accepts half-built nodes. */
+     * (st_node_close) goes on with those. Accepts half-built nodes. May block;
+     * any thread. */
     void (*close)(struct st_node *n);
 };
 

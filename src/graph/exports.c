@@ -4,7 +4,7 @@
  *
  *   add:     worker opens SPEC -> disk -> door serves it
  *   remove:  door knows it no more -> clients gone -> flush -> no message
- *            under way any more -> closed
+ *            under way any more -> worker closes the tree
  *
  * A removal cannot be taken back: past its deadline it goes on, and its disk is
  * `leaving` until it is closed.
@@ -130,6 +130,23 @@ graph_add_export(struct st_graph_edit *e)
 
 /* ---- Remove ---- */
 
+/* Memory that goes back to the system, a file server: it can take long. */
+static void
+tree_close(struct st_job *j)
+{
+    st_node_close(st_container(j, struct graph_op, job)->node);
+}
+
+static void
+tree_closed(struct st_job *j)
+{
+    struct graph_op *op = st_container(j, struct graph_op, job);
+
+    graph_disk_free(op->disk);
+    op->disk = NULL;
+    graph_op_end(op, op->rc);
+}
+
 static void
 close_disk(struct graph_op *op)
 {
@@ -141,9 +158,11 @@ close_disk(struct graph_op *op)
                      op->graph->control->now + GRAPH_S / 1000);
         return;
     }
-    op->disk = NULL;
-    graph_disk_free(d);
-    graph_op_end(op, op->rc);
+    st_list_remove(&d->link); /* nobody can look at it any more */
+    op->node = st_disk_take_tree(d->pub.disk);
+    op->job.work = tree_close;
+    op->job.done = tree_closed;
+    st_job_start(op->graph->control, &op->job);
 }
 
 static void

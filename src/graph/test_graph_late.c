@@ -296,6 +296,17 @@ a_disk_that_opens_too_late_is_closed(void **state)
 }
 
 static void
+a_disk_is_closed_on_a_worker(void **state)
+{
+    struct rig *r = *state;
+
+    must(r, "add-export", "a", "test:");
+    must(r, "remove-export", "a", NULL);
+    assert_int_equal(atomic_load(&rig_live), 0);
+    assert_false(pthread_equal(rig_closer, pthread_self()));
+}
+
+static void
 a_decorator_that_opens_too_late_is_closed(void **state)
 {
     char dir[] = "/tmp/graph-XXXXXX", path[40], text[48];
@@ -515,6 +526,7 @@ main(void)
         TEST(a_late_pause_is_undone_and_a_late_resume_goes_on),
         TEST(a_disk_that_does_not_flush_is_leaving),
         THREADS(a_disk_that_opens_too_late_is_closed),
+        THREADS(a_disk_is_closed_on_a_worker),
         THREADS(a_decorator_that_opens_too_late_is_closed),
         THREADS(a_stop_does_not_wait_for_ever_for_a_file),
         TEST(edits_end_in_the_order_of_their_start),

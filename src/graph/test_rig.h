@@ -48,6 +48,7 @@ struct rig {
 
 /* How many disks of the kind test there are. */
 static atomic_int rig_live;
+static pthread_t rig_closer; /* who closed the last one */
 
 static inline void
 rig_node_close(struct st_node *n)
@@ -55,6 +56,7 @@ rig_node_close(struct st_node *n)
     struct rig_ops *o = st_container((uintptr_t)n->ops, struct rig_ops, ops);
     void (*close_node)(struct st_node * n) = o->close;
 
+    rig_closer = pthread_self();
     atomic_fetch_sub(&rig_live, 1);
     free(o);
     close_node(n);
