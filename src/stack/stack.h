@@ -33,8 +33,8 @@ void st_stack_env_destroy(struct st_stack_env *env);
  *
  * On home's thread, or on worker threads while home turns, several at once:
  * what makes a node may use HOME's log and caps and post to it, nothing else of
- * it. The node is used and closed on home; when opening fails half-way, what
- * was open already is closed on the thread that opened it. */
+ * it. When opening fails half-way, what was open already is closed on the
+ * thread that opened it. */
 int st_stack_open(struct st_loop *home, struct st_stack_env *env,
                   const char *spec, bool read_only, struct st_node **out,
                   struct st_err *err);
