@@ -13,8 +13,8 @@ export UBSAN_OPTIONS ?= halt_on_error=1:print_stacktrace=1
 export TSAN_OPTIONS ?= halt_on_error=1:second_deadlock_stack=1
 
 .DELETE_ON_ERROR:
-.PHONY: all run check check-asan check-tsan bench campaign fuzz install \
-        clean help
+.PHONY: all run check check-asan check-tsan bench campaign fuzz docs \
+        install clean help
 
 all: build/build.ninja ## build build/strata (the default)
 	ninja -C build -j $(JOBS)
@@ -46,6 +46,9 @@ campaign: all ## the full counts of random, crash and guest tests (hours)
 fuzz: build-fuzz/build.ninja ## run every fuzz target for a while
 	ninja -C build-fuzz -j $(JOBS)
 	tests/fuzz-run build-fuzz
+
+docs: ## the reference into build/docs, which Doxygen must find complete
+	docs/make-docs build/docs
 
 install: all ## install below PREFIX (DESTDIR is honoured)
 	meson configure build -Dprefix=$(PREFIX)
