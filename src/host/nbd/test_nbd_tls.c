@@ -13,6 +13,12 @@ setup_mutual(void **state)
 }
 
 static int
+setup_strict(void **state)
+{
+    return setup_tls(state, ST_NBD_TLS_REQUIRE, "strict", false, 0, 1);
+}
+
+static int
 setup_psk(void **state)
 {
     return setup_tls(state, ST_NBD_TLS_REQUIRE, NULL, true, 0, 1);
@@ -139,6 +145,18 @@ only_certificates_of_our_authority(void **state)
         assert_int_equal(client_read_at(c, 0, 0, f->buf, 512), 0);
         drop(c);
     }
+}
+
+static void
+certificates_can_be_revoked(void **state)
+{
+    struct fixture *f = *state;
+
+    turned_away(f, (struct manner){.dir = dir, .who = "revoked"},
+                "certificate revoked");
+    tls_client_up(f->client, (struct manner){.dir = dir, .who = "good"});
+    tls_client_go(f->client, "", SIMPLE);
+    assert_int_equal(client_read_at(f->client, 0, 0, f->buf, 512), 0);
 }
 
 static void
@@ -518,6 +536,7 @@ main(void)
         T(certificates_carry_everything, setup_on),
         T(many_requests_share_records, setup_on),
         T(only_certificates_of_our_authority, setup_mutual),
+        T(certificates_can_be_revoked, setup_strict),
         T(only_with_the_key, setup_psk),
         T(either_certificate_or_key, setup_both),
         T(without_tls_it_is_policy, setup),

@@ -3,10 +3,12 @@
  * A TLS client for tests (OpenSSL, where Debian's clients use GnuTLS), and the
  * certificates and keys that it and the server need, made on the spot:
  *
- *   DIR/server/{server-cert,server-key}.pem           signed by `ca`
- *   DIR/mutual/ the same and ca-cert.pem              wants clients'
- * certificates DIR/{good,other,expired}-{cert,key}.pem           clients', by
- * whom it says DIR/ca.pem, DIR/psk
+ *   DIR/server/  server-cert.pem, server-key.pem
+ *   DIR/mutual/  the same, and ca-cert.pem: clients need certificates
+ *   DIR/strict/  the same, and ca-crl.pem: that of `revoked` does not count
+ *   DIR/WHO-cert.pem, DIR/WHO-key.pem of clients: good, other (another
+ *       authority's), expired, revoked
+ *   DIR/ca.pem, DIR/psk
  */
 #ifndef ST_TEST_TLS_H
 #define ST_TEST_TLS_H
@@ -117,23 +119,56 @@ identity_make(const char *name, int days, const struct identity *ca,
     identity_free(&id);
 }
 
+/* CA takes back the certificate of ID, and says so in DIR/FILE. */
+static inline void
+identity_revoke(const struct identity *id, const struct identity *ca,
+                const char *dir, const char *file)
+{
+    X509_REVOKED *r = X509_REVOKED_new();
+    X509_CRL *crl = X509_CRL_new();
+    ASN1_TIME *now = X509_gmtime_adj(NULL, -60);
+    FILE *f = fopen(tls_path(dir, file), "w");
+
+    X509_CRL_set_version(crl, 1);
+    X509_CRL_set_issuer_name(crl, X509_get_subject_name(ca->cert));
+    X509_CRL_set1_lastUpdate(crl, now);
+    X509_REVOKED_set_serialNumber(r, X509_get_serialNumber(id->cert));
+    X509_REVOKED_set_revocationDate(r, now);
+    X509_CRL_add0_revoked(crl, r);
+    X509_gmtime_adj(now, 86400);
+    X509_CRL_set1_nextUpdate(crl, now);
+    assert_true(X509_CRL_sign(crl, ca->key, EVP_sha256()) > 0);
+    PEM_write_X509_CRL(f, crl);
+    fclose(f);
+    ASN1_TIME_free(now);
+    X509_CRL_free(crl);
+}
+
 /* DIR ends with XXXXXX and is made. */
 static inline void
 tls_files_make(char *dir)
 {
-    struct identity ca, other;
+    static const char *const folder[] = {"server", "mutual", "strict"};
+    struct identity ca, other, revoked;
 
     assert_non_null(mkdtemp(dir));
-    mkdir(tls_path(dir, "server"), 0700);
-    mkdir(tls_path(dir, "mutual"), 0700);
     ca = identity_new("an authority", 100, NULL);
     other = identity_new("another", 100, NULL);
     identity_write(&ca, dir, "ca.pem", NULL);
-    identity_write(&ca, dir, "mutual/ca-cert.pem", NULL);
-    for (unsigned i = 0; i < 2; i++)
-        identity_make("localhost", 100, &ca, dir,
-                      i ? "mutual/server-cert.pem" : "server/server-cert.pem",
-                      i ? "mutual/server-key.pem" : "server/server-key.pem");
+    for (unsigned i = 0; i < 3; i++) {
+        char path[200];
+
+        snprintf(path, sizeof(path), "%s/%s", dir, folder[i]);
+        mkdir(path, 0700);
+        identity_make("localhost", 100, &ca, path, "server-cert.pem",
+                      "server-key.pem");
+        if (i)
+            identity_write(&ca, path, "ca-cert.pem", NULL);
+    }
+    revoked = identity_new("eve", 100, &ca);
+    identity_write(&revoked, dir, "revoked-cert.pem", "revoked-key.pem");
+    identity_revoke(&revoked, &ca, dir, "strict/ca-crl.pem");
+    identity_free(&revoked);
     identity_make("alice", 100, &ca, dir, "good-cert.pem", "good-key.pem");
     identity_make("mallory", 100, &other, dir, "other-cert.pem",
                   "other-key.pem");
