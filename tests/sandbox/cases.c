@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <linux/landlock.h>
 #include <poll.h>
 #include <pthread.h>
@@ -76,11 +77,13 @@ job_wait(struct st_job *j)
 static void
 server_run(void *arg)
 {
+    const gid_t groups[] = {4}; /* to be left */
     struct server *s = arg;
     struct st_err err;
     char c;
 
     test_prepare(s->c);
+    must(geteuid() != 0 || setgroups(1, groups) == 0);
     must(test_enter(s->c, &err) == 0);
     must(st_loop_start(s->c->io, "io") == 0);
     for (int i = 0; i < 2; i++) {
@@ -139,16 +142,17 @@ all_have(pid_t pid, const char *const *lines, unsigned at_least)
     return all && n >= at_least;
 }
 
-/* What process PID can show of itself is its user's, not root's, as long as it
- * may dump core. */
+/* What process PID tells of itself is its user's, not root's, as long as it may
+ * dump core; its folder always is. */
 static bool
 may_dump(pid_t pid)
 {
-    char path[64], line[64];
+    char path[64], file[80], line[64];
     struct stat sb;
 
     snprintf(path, sizeof(path), "/proc/%d", (int)pid);
-    if (stat(path, &sb) < 0)
+    snprintf(file, sizeof(file), "%s/status", path);
+    if (stat(file, &sb) < 0)
         return false;
     snprintf(line, sizeof(line), "Uid:\t%u\t%u\t%u\t%u", sb.st_uid, sb.st_uid,
              sb.st_uid, sb.st_uid);
@@ -208,6 +212,10 @@ every_thread_is_inside(struct test_case v)
                                           "Gid:\t23456\t23456\t23456\t23456",
                                           "Groups:\t ", NULL};
 
+#ifdef __SANITIZE_THREAD__
+    test_skipped++; /* its own thread was there before */
+    return;
+#endif
     for (int e = 0; e < 2; e++) {
         v.engine = e ? "io_uring" : "threads";
         v.user = NULL;

@@ -337,8 +337,8 @@ send_unix(struct probe_world *w)
 {
     struct sockaddr_un a = unix_at(w, "outside/dgram");
 
-    return result(
-        sendto(w->dgram, "x", 1, 0, (struct sockaddr *)&a, sizeof(a)));
+    return result(sendto(w->dgram, "x", 1, MSG_DONTWAIT, (struct sockaddr *)&a,
+                         sizeof(a)));
 }
 
 static int
