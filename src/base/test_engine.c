@@ -644,9 +644,10 @@ rings_refuse_other_operations(void **state)
 static void
 rings_refuse_other_flags(void **state)
 {
+    /* Also when refused, a drain makes what comes later wait for the bell. */
     static const unsigned flags[] = {IOSQE_IO_LINK, IOSQE_IO_HARDLINK,
-                                     IOSQE_IO_DRAIN, IOSQE_ASYNC,
-                                     IOSQE_BUFFER_SELECT};
+                                     IOSQE_ASYNC, IOSQE_BUFFER_SELECT,
+                                     IOSQE_IO_DRAIN};
     struct world *w = *state;
     struct io_uring *ring = ring_enabled(w);
 
