@@ -21,6 +21,14 @@ setup(void **state)
     return 0;
 }
 
+/* The engine that programs get. */
+static int
+setup_auto(void **state)
+{
+    *state = rig_open("auto", 1);
+    return 0;
+}
+
 static int
 teardown(void **state)
 {
@@ -366,13 +374,16 @@ a_stop_in_the_middle_of_a_removal(void **state)
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define AUTO(f) cmocka_unit_test_setup_teardown(f, setup_auto, teardown)
 
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(data_survive_every_verb),
+        AUTO(data_survive_every_verb),
         TEST(an_export_goes_and_its_clients_with_it),
+        AUTO(an_export_goes_and_its_clients_with_it),
         TEST(what_a_pause_holds_is_answered_when_the_export_goes),
         TEST(requests_that_hang_are_cancelled),
         TEST(requests_that_never_come_back_keep_their_disk),
