@@ -285,6 +285,7 @@ what_is_wrong_in_itself_is_invalid(void **state)
     WRONG(io.op = STRATA_OP_WRITE; io.flags = STRATA_MAY_UNMAP);
     WRONG(io.op = STRATA_OP_WRITE_ZEROES; io.flags = 64);
     WRONG(io.op = STRATA_OP_BLOCK_STATUS; io.length = 0);
+    WRONG(io.length = 33);
     WRONG(io.iovcnt = 1);
     WRONG(io.iovcnt = 0);
     WRONG(io.iovcnt = -1);

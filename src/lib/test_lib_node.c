@@ -510,6 +510,60 @@ a_kind_that_fails_is_a_sentence(void **state)
     assert_int_equal(strata_disk_close(d), 0);
 }
 
+/* ---- One that completes each request twice ---- */
+
+static void
+twice_submit(void *arg, struct strata_node_request *r)
+{
+    store_do(arg, r);
+    strata_node_complete(r, STRATA_IO);
+}
+
+static int
+twice_open(void *arg, const char *text, int read_only, struct strata_node **out,
+           struct strata_error *err)
+{
+    struct strata_node_ops ops = store_ops;
+    struct strata_props p = {.size = sizeof(p)};
+    struct store *s = calloc(1, sizeof(*s));
+
+    (void)arg;
+    (void)text;
+    (void)read_only;
+    s->bytes = calloc(1, MIB(4));
+    ops.submit = twice_submit;
+    return strata_node_create(&ops, &p, MIB(1), s, out, err);
+}
+
+static void
+count_line(void *arg, enum strata_log_level level, const char *line)
+{
+    if (level == STRATA_LOG_ERROR && strstr(line, "twice"))
+        atomic_fetch_add((_Atomic unsigned *)arg, 1);
+}
+
+static void
+a_second_completion_is_a_line_in_the_log(void **state)
+{
+    const struct strata_kind k = {sizeof(k), "twice", twice_open, NULL};
+    _Atomic unsigned lines = 0;
+    struct strata_options o = {
+        .size = sizeof(o), .log = count_line, .log_arg = &lines};
+    struct strata *s;
+    struct strata_disk *d;
+    char c = 5;
+
+    (void)state;
+    assert_int_equal(strata_open(&o, &s, NULL), 0);
+    assert_int_equal(strata_kind_add(s, &k, NULL), 0);
+    d = disk(s, "twice:");
+    assert_int_equal(strata_flush(d), STRATA_OK);
+    assert_int_equal(strata_read(d, &c, 1, 0), STRATA_OK);
+    assert_int_equal(atomic_load(&lines), 2);
+    assert_int_equal(strata_disk_close(d), 0);
+    assert_int_equal(strata_close(s), 0);
+}
+
 static void
 a_node_says_what_it_is(void **state)
 {
@@ -653,6 +707,7 @@ main(void)
         T(requests_that_it_keeps_can_be_cancelled),
         T(a_disk_that_its_policy_stopped_goes_on),
         T(a_kind_that_fails_is_a_sentence),
+        cmocka_unit_test(a_second_completion_is_a_line_in_the_log),
         cmocka_unit_test(a_node_says_what_it_is),
         cmocka_unit_test(the_kit_passes_what_keeps_the_contract),
         cmocka_unit_test(the_kit_fails_what_does_not),
