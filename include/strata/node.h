@@ -57,9 +57,10 @@ struct strata_node_ops {
     void (*cancel)(void *arg, struct strata_node_request *request);
     /** Change the size to BYTES, a multiple of the sector size; on success
      * strata_node_size() is BYTES afterwards. What is cut off and comes back
-     * reads as zeroes. For a shrink no request is under way. May block; on a
-     * thread of the library, one call at a time. Returns 0, or a negative errno
-     * and a sentence in ERR. NULL: the size is fixed. */
+     * reads as zeroes. For a shrink no request is under way. On a worker
+     * thread, one call at a time: may block, but not for a disk above it, which
+     * waits for this call (nobody notices such a deadlock here). Returns 0, or
+     * a negative errno and a sentence in ERR. NULL: the size is fixed. */
     int (*resize)(void *arg, uint64_t bytes, struct strata_error *err);
     /** The node goes: no request is under way, none will come, and when this
      * has returned the node must not be used any more. On the home thread. */
