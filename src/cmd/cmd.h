@@ -40,6 +40,7 @@ struct st_cmd_option {
 
 enum { ST_CMD_OPTIONS_MAX = 32 };
 
+/* What a command line said. */
 struct st_cmd_args {
     const char *text[ST_CMD_OPTIONS_MAX]; /* by row; NULL: not given */
     unsigned number[ST_CMD_OPTIONS_MAX];  /* by row; a WORD's index */
@@ -51,6 +52,7 @@ struct st_cmd_args {
     bool help;
 };
 
+/* A subcommand: a row of the table in main.c. */
 struct st_cmd {
     const char *name, *syntax; /* after the name */
     const char *help;          /* one line; more of them in --help: */
@@ -84,6 +86,7 @@ int st_cmd_fail_rc(int rc, const struct st_err *err);
 
 /* ---- The world: what would be global ---- */
 
+/* What would be global: made first, closed last. */
 struct st_cmd_world {
     struct st_log log, notice; /* to standard error; NOTICE whatever -v says */
     struct st_domain *domain;
@@ -131,6 +134,8 @@ void st_cmd_tree_print(FILE *out, struct st_disk *d);
 
 /* ---- address.c: where a server listens ---- */
 
+/* Where a server listens: a Unix socket, TCP, or descriptors that it was
+ * given. */
 struct st_cmd_address {
     char path[108];          /* Unix socket, or "" */
     unsigned mode, group;    /* its, group -1: ours */
