@@ -337,27 +337,35 @@ metrics_caps(struct metrics *m)
     }
 }
 
-/* Edits: what the graph says of itself, by name. */
+/* What the graph says of itself. */
 static void
 metrics_graph(struct metrics *m)
 {
+    static const struct {
+        const char *key, *name, *type, *help;
+    } rows[] = {
+        {"edits_done", "strata_graph_edits_total", "counter",
+         "Edits that were carried out."},
+        {"edits_failed", "strata_graph_edits_failed_total", "counter",
+         "Edits that failed."},
+        {"edits_waiting", "strata_graph_edits_waiting", "gauge",
+         "Edits that wait for those before them."},
+        {"edits_under_way", "strata_graph_edits_under_way", "gauge",
+         "Edits under way, also those that nobody waits for any more."},
+    };
     static const char *const path[] = {"graph"};
     const struct st_control_path p = {.n = 1, .segment = {path[0]}};
     struct st_err err;
     json_t *o =
         st_inspect_path(m->graph, m->version, &p, ST_CONTROL_DEPTH, &err);
-    json_t *value;
-    const char *key;
 
-    metrics_head(m, "strata_graph_edits", "gauge",
-                 "Edits of the graph, by what became of them since the start.");
-    json_object_foreach(o, key, value)
-    {
-        if (!json_is_integer(value))
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        json_t *value = json_object_get(o, rows[i].key);
+
+        if (!value)
             continue;
-        fputs("strata_graph_edits{", m->out);
-        metrics_label(m, "state", key);
-        fprintf(m->out, "} %" JSON_INTEGER_FORMAT "\n",
+        metrics_head(m, rows[i].name, rows[i].type, rows[i].help);
+        fprintf(m->out, "%s %" JSON_INTEGER_FORMAT "\n", rows[i].name,
                 json_integer_value(value));
     }
     json_decref(o);

@@ -435,7 +435,7 @@ requests_in_a_row_are_answered_in_order(void **state)
     static const char both[] =
         "POST /v1/note HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n"
         "{\"a\": 1}"
-        "GET /v1/inspect/graph/done HTTP/1.1\r\nHost: a\r\n\r\n"
+        "GET /v1/inspect/graph/edits_done HTTP/1.1\r\nHost: a\r\n\r\n"
         "POST /v1/fail HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n"
         "{\"errno\":22}"
         "GET /v1/none HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -497,7 +497,8 @@ a_client_that_leaves_abandons_its_edit(void **state)
     rig_start(&r, 0);
     fd = start_hanging(&r);
     assert_int_equal(
-        rig_ask(&r, "GET /v1/inspect/graph/waiting", "", NULL, &answer), 200);
+        rig_ask(&r, "GET /v1/inspect/graph/edits_waiting", "", NULL, &answer),
+        200);
     assert_string_equal(answer.body, "1\n");
     close(fd);
     while (count_hanging(&r))

@@ -186,8 +186,8 @@ st_graph_next_door(struct st_graph *g, const struct st_graph_door *prev)
 void
 st_graph_inspect(struct st_graph *g, struct st_inspect *v)
 {
-    v->u64(v, "done", g->done);
-    v->u64(v, "waiting", g->hanging != NULL);
+    v->u64(v, "edits_done", g->done);
+    v->u64(v, "edits_waiting", g->hanging != NULL);
 }
 
 /* ---- The rig ---- */
