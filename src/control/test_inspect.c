@@ -276,7 +276,7 @@ metrics_say_it_exactly(void **state)
         "strata_export_clients{door=\"nbd\",export=\"e/\\\"1\",disk=\"b "
         "\\\"\\\\/\\n\"} 0",
         "strata_cap_limit{cap=\"api-clients\",unit=\"sockets\"} 64",
-        "strata_cap_used{cap=\"api-clients\",unit=\"sockets\"} 1",
+        "strata_cap_refused_total{cap=\"api-clients\",unit=\"sockets\"} 0",
         "strata_graph_edits_total 1",
         "strata_graph_edits_waiting 0",
     };
