@@ -4,6 +4,7 @@
  * writer has locked is refused.
  */
 #include "cmd.h"
+#include "control.h"
 
 enum { JSON };
 
@@ -28,13 +29,13 @@ info_run(const struct st_cmd_args *a)
     if (!status)
         status = st_cmd_disk_open(&w, a->rest[0], a->rest[0], true, &d);
     if (d && a->text[JSON]) {
-        json_t *tree = st_cmd_tree(d);
+        json_t *tree = st_inspect_disk(d);
 
         json_dumpf(tree, stdout, JSON_INDENT(2));
         putchar('\n');
         json_decref(tree);
     } else if (d) {
-        st_cmd_tree_print(stdout, d);
+        st_inspect_print(stdout, d);
     }
     st_disk_destroy(d);
     st_cmd_world_close(&w);
