@@ -25,6 +25,9 @@
 #include "rates.h"
 #include "size.h"
 
+/* Last, for its macros have names like "columns". */
+#include <term.h>
+
 enum { API, INTERVAL, ONCE, SORT };
 enum { NAME_MIN = 12, HEAD_LINES = 2, EMPTY_READS = 3 };
 
@@ -129,7 +132,7 @@ static const struct column {
     enum st_rate_key key;
     int width, from;
     const char *disk, *door;
-} columns[] = {
+} column_row[] = {
     {ST_RATE_SIZE, 7, 96, "SIZE", "KIND"},
     {ST_RATE_OPS, 7, 0, "OPS/S", "REQ/S"},
     {ST_RATE_READ, 8, 0, "READ MB", "OUT MB"},
@@ -141,7 +144,7 @@ static const struct column {
     {ST_RATE_CLIENTS, 8, 80, "CLIENTS", "CLIENTS"},
     {ST_RATE_KEYS, 13, 88, "STATE", ""},
 };
-enum { NCOLUMNS = sizeof(columns) / sizeof(*columns) };
+enum { NCOLUMNS = sizeof(column_row) / sizeof(*column_row) };
 
 static void
 cell(char out[static 16], const struct st_rate *r, enum st_rate_key key)
@@ -196,8 +199,8 @@ name_width(void)
     int left = COLS;
 
     for (unsigned i = 0; i < NCOLUMNS; i++)
-        if (COLS >= columns[i].from)
-            left -= columns[i].width;
+        if (COLS >= column_row[i].from)
+            left -= column_row[i].width;
     return left < NAME_MIN ? NAME_MIN : left;
 }
 
@@ -222,7 +225,7 @@ draw_head(const struct top *t, int y, bool door)
     draw_text(y, 0, x, door ? "DOOR" : "DISK");
     attroff(A_BOLD | A_UNDERLINE);
     for (unsigned i = 0; i < NCOLUMNS; i++) {
-        const struct column *c = &columns[i];
+        const struct column *c = &column_row[i];
         const char *head = door ? c->door : c->disk;
 
         if (COLS < c->from)
@@ -247,7 +250,7 @@ draw_row(const struct st_rate *r, int y)
         attron(A_BOLD);
     draw_text(y, 0, x - 1, *r->name ? r->name : "''");
     for (unsigned i = 0; i < NCOLUMNS; i++) {
-        const struct column *c = &columns[i];
+        const struct column *c = &column_row[i];
         char text[16];
 
         if (COLS < c->from)
@@ -331,6 +334,7 @@ screen_open(struct top *t)
 {
     const char *term = getenv("TERM");
     sigset_t mask;
+    int found;
 
     sigemptyset(&mask);
     sigaddset(&mask, SIGINT);
@@ -342,7 +346,11 @@ screen_open(struct top *t)
     t->signals = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
     if (t->signals < 0)
         return st_cmd_fail(ST_EXIT_FAILED, "signals: %s", strerror(errno));
-    t->screen = newterm(NULL, stdout, stdin);
+    /* Asked first, for newterm does not give back its memory when it fails. */
+    if (setupterm(NULL, STDOUT_FILENO, &found) == OK) {
+        del_curterm(cur_term);
+        t->screen = newterm(NULL, stdout, stdin);
+    }
     if (!t->screen)
         return st_cmd_fail(ST_EXIT_FAILED,
                            "terminal '%s' is not known here, use --once",
@@ -367,8 +375,8 @@ next_key(enum st_rate_key now, int step)
     int n = 1, at = 0;
 
     for (unsigned i = 0; i < NCOLUMNS; i++)
-        if (COLS >= columns[i].from && columns[i].key != ST_RATE_KEYS)
-            order[n++] = columns[i].key;
+        if (COLS >= column_row[i].from && column_row[i].key != ST_RATE_KEYS)
+            order[n++] = column_row[i].key;
     for (int i = 0; i < n; i++)
         if (order[i] == now)
             at = i;
