@@ -30,7 +30,7 @@ def chunks(data):
         sys.exit("it has no end")
 
 
-def paeth(a, b, c):
+def nearest(a, b, c):
     p = a + b - c
     d = abs(p - a), abs(p - b), abs(p - c)
     return a if d[0] <= d[1] and d[0] <= d[2] else b if d[1] <= d[2] else c
@@ -56,7 +56,7 @@ def rows(raw, width, step):
             for i in range(length):
                 left, corner = (line[i - step], above[i - step]) \
                     if i >= step else (0, 0)
-                line[i] = line[i] + paeth(left, above[i], corner) & 255
+                line[i] = line[i] + nearest(left, above[i], corner) & 255
         above = line
         yield line
 
