@@ -134,7 +134,8 @@ an_answer_of_another_shape_is_nothing(void **state)
         st_rates_free(&r);
     }
     r = rates_of(before,
-                 "{\"disks\": {\"a\": null, \"b\": {\"reads\": -4, \"size\": "
+                 "{\"disks\": {\"a\": null, \"b\": {\"reads\": -4, "
+                 "\"in_flight\": -4, \"size\": "
                  "\"big\", \"latency\": [1], \"errors\": 3, \"backend\": 2}},"
                  " \"doors\": {\"c\": {\"clients\": 9, \"exports\": {\"x\": 1, "
                  "\"y\": {\"disk\": 5, \"clients\": {}}}}}}",
@@ -145,6 +146,7 @@ an_answer_of_another_shape_is_nothing(void **state)
         assert_int_equal(r.row[i].size, 0);
         assert_int_equal(r.row[i].errors, 0);
         assert_int_equal(r.row[i].clients, 0);
+        assert_int_equal(r.row[i].in_flight, 0);
         assert_string_equal(r.row[i].kind, "-");
     }
     st_rates_free(&r);
@@ -262,6 +264,8 @@ a_terminal_gets_no_controls_and_no_more_columns(void **state)
         assert_printable("\xe6\x97\xa5\xe6\x9c\xac", 3, "\xe6\x97\xa5~");
         assert_printable("\xe6\x97\xa5\xe6\x9c\xac", 2, "~");
         assert_printable("\xe6\x97", 9, "??");
+        assert_printable("\xe6\x97\xa5\xe6\x9c\xac\xe6\x97\xa5\xe6\x9c\xac", 6,
+                         "\xe6\x97\xa5\xe6\x9c\xac~");
         setlocale(LC_CTYPE, "C");
     }
     assert_int_equal(st_api_printable(small, sizeof(small), "abcdef", 6), 3);
