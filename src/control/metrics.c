@@ -345,7 +345,7 @@ metrics_graph(struct metrics *m)
         const char *key, *name, *type, *help;
     } rows[] = {
         {"edits_done", "strata_graph_edits_total", "counter",
-         "Edits that were carried out."},
+         "Edits that ended, also with a failure."},
         {"edits_failed", "strata_graph_edits_failed_total", "counter",
          "Edits that failed."},
         {"edits_waiting", "strata_graph_edits_waiting", "gauge",
