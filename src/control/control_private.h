@@ -54,8 +54,9 @@ int st_control_arguments_parse(const struct st_verb *v, const char *body,
                                size_t len, char *arg[ST_VERB_ARGS],
                                struct st_err *err);
 
-/* The value in BODY: the text itself without one newline at its end, or, JSON,
- * a string, number, true (1) or false (0). Gives *OUT. 0, -EINVAL, -ENOMEM. */
+/* The value in BODY (NULL if LEN is 0): the text itself without one newline at
+ * its end, or, JSON, a string, number, true (1) or false (0). Gives *OUT. 0,
+ * -EINVAL, -ENOMEM. */
 int st_control_value_parse(const char *body, size_t len, bool json, char **out,
                            struct st_err *err);
 

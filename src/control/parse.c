@@ -187,6 +187,7 @@ st_control_value_parse(const char *body, size_t len, bool json, char **out,
     int rc;
 
     *out = NULL;
+    body = body ? body : "";
     if (!json) {
         if (memchr(body, '\0', len))
             return st_err_set(err, EINVAL, "the value has a NUL in it");
@@ -212,7 +213,10 @@ st_control_value_parse(const char *body, size_t len, bool json, char **out,
 bool
 st_control_type_is(const char *type, const char *const *types)
 {
-    size_t len = type ? strcspn(type, "; \t") : 0;
+    size_t len;
+
+    type = type ? type : "";
+    len = strcspn(type, "; \t");
 
     for (; *types; types++)
         if (strlen(*types) == len && strncasecmp(type, *types, len) == 0)

@@ -53,6 +53,7 @@ struct rig {
     struct st_control *control;
     struct sockaddr_un address;
     uint64_t slow_ns;
+    bool hanging; /* a look at graph.hanging */
     sem_t over;
 };
 
@@ -375,6 +376,12 @@ rig_send(int fd, const char *text, size_t len)
         text += n;
         len -= (size_t)n;
     }
+}
+
+static inline void
+rig_say(int fd, const char *text)
+{
+    rig_send(fd, text, strlen(text));
 }
 
 struct answer {
