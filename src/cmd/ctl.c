@@ -43,11 +43,11 @@ static const struct st_verb ctl_inspect = {
 static const char *
 in_words(const char *name, uint64_t n, char out[static 32])
 {
-    const char *suffix = strrchr(name, '_');
+    const char *last = strrchr(name, '_') ? strrchr(name, '_') + 1 : name;
     char size[16];
 
     *out = '\0';
-    if (suffix && strcmp(suffix, "_ns") == 0 && n >= 1000)
+    if (strcmp(last, "ns") == 0 && n >= 1000)
         snprintf(out, 32,
                  n < 1000000      ? "  (%.3g us)"
                  : n < 1000000000 ? "  (%.3g ms)"
@@ -56,7 +56,7 @@ in_words(const char *name, uint64_t n, char out[static 32])
                               : n < 1000000000 ? 1e6
                                                : 1e9));
     else if (n >= 1024 &&
-             (strcmp(name, "size") == 0 || strncmp(name, "bytes", 5) == 0))
+             (strcmp(last, "size") == 0 || strncmp(name, "bytes", 5) == 0))
         snprintf(out, 32, "  (%s)", st_size_format(n, size));
     return out;
 }
