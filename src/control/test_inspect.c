@@ -4,8 +4,6 @@
  */
 #include "test_rig.h"
 
-static struct answer answer; /* large; one test at a time */
-
 /* ---- Something to count ---- */
 
 struct io {

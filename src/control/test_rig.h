@@ -449,4 +449,39 @@ rig_ask(struct rig *r, const char *line, const char *headers, const char *body,
     return a->status;
 }
 
+/* ---- Short ways ---- */
+
+static struct answer answer; /* large; one test at a time */
+
+static inline void
+sync_fn(struct rig *r)
+{
+    (void)r;
+}
+
+/* What the loop's thread wrote is ours to read. */
+static inline void
+sync_with(struct rig *r)
+{
+    rig_on_loop(r, sync_fn);
+}
+
+static inline void
+assert_error(struct rig *r, const char *line, const char *headers,
+             const char *body, int status, const char *sentence)
+{
+    json_t *o;
+    const char *text;
+
+    if (rig_ask(r, line, headers, body, &answer) != status)
+        fail_msg("%s %s: %d, not %d: %s", line, body ? body : "", answer.status,
+                 status, answer.body);
+    o = json_loadb(answer.body, answer.len, 0, NULL);
+    text = json_string_value(json_object_get(o, "error"));
+    if (!text || !strstr(text, sentence))
+        fail_msg("%s: '%s' does not say '%s'", line, answer.body, sentence);
+    assert_int_equal(json_object_size(o), 1);
+    json_decref(o);
+}
+
 #endif

@@ -471,57 +471,6 @@ size_and_sector_come_from_below(void **state)
 }
 
 static void
-hear(void *arg, unsigned events)
-{
-    *(unsigned *)arg |= events;
-}
-
-static void
-sector_count_can_be_set_to_grow(void **state)
-{
-    static const struct {
-        const char *name, *value;
-        int rc;
-        const char *sentence;
-    } bad[] = {
-        {"sector_count", "2047", -EINVAL, "only grow here from 2048"},
-        {"sector_count", "0", -EINVAL, "sector_count"},
-        {"sector_count", "1M", -EINVAL, "'1M'"},
-        {"sector_count", "99999999999999999", -EINVAL, "sector_count"},
-        {"sector_count", "1125899906842624", -ENOTSUP, "grow"},
-        {"sector_size", "4096", -EACCES, "sector_size cannot be set"},
-        {"committed_size", "0", -EACCES, "cannot"},
-        {"none", "0", -ENOENT, "'none'"},
-    };
-    char data[512], got[512];
-    unsigned events = 0;
-    struct st_err err;
-    struct rig r;
-
-    (void)state;
-    rig_open(&r, MIB(1), 512, false);
-    r.node->event = hear;
-    r.node->event_arg = &events;
-    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-        assert_int_equal(
-            r.node->ops->set(r.node, bad[i].name, bad[i].value, &err),
-            bad[i].rc);
-        assert_non_null(strstr(err.text, bad[i].sentence));
-    }
-    assert_int_equal(r.node->ops->set(r.node, "sector_count", "2048", &err), 0);
-    assert_int_equal(events, 0);
-    assert_int_equal(st_node_size(r.node), MIB(1));
-    assert_int_equal(r.node->ops->set(r.node, "sector_count", "2050", &err), 0);
-    assert_int_equal(events, ST_EVENT_RESIZE);
-    assert_int_equal(st_node_size(r.node), MIB(1) + 1024);
-    memset(data, NEW, sizeof(data));
-    assert_int_equal(rig_write(&r, MIB(1) + 512, 512, data), ST_OK);
-    assert_int_equal(rig_read(&r, MIB(1) + 512, 512, got), ST_OK);
-    assert_memory_equal(data, got, 512);
-    rig_close(&r);
-}
-
-static void
 resize_cuts_grows_and_says_no(void **state)
 {
     char data[4096], got[4096], zero[4096] = {0};
@@ -838,7 +787,6 @@ main(void)
         cmocka_unit_test(bad_sizes_get_a_sentence),
         cmocka_unit_test(size_and_sector_come_from_below),
         cmocka_unit_test(resize_cuts_grows_and_says_no),
-        cmocka_unit_test(sector_count_can_be_set_to_grow),
         cmocka_unit_test(long_requests_leave_neighbours_flowing),
         cmocka_unit_test(four_loops_share_granules_and_pages),
         cmocka_unit_test(the_contract_holds),

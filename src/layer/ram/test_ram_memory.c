@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * The RAM layer's memory: in proportion to what was written, by its own account
- * and by the kernel's; given back by unmaps and zeroes; and none left.
+ * and by the kernel's; given back by unmaps and zeroes; and none left. Also the
+ * values that can be set.
  */
 #include "test_ram.h"
 
@@ -333,6 +334,57 @@ no_memory_is_no_space_and_nothing_is_lost(void **state)
     assert_int_equal(status, 0);
 }
 
+static void
+hear(void *arg, unsigned events)
+{
+    *(unsigned *)arg |= events;
+}
+
+static void
+sector_count_can_be_set_to_grow(void **state)
+{
+    static const struct {
+        const char *name, *value;
+        int rc;
+        const char *sentence;
+    } bad[] = {
+        {"sector_count", "2047", -EINVAL, "only grow here from 2048"},
+        {"sector_count", "0", -EINVAL, "sector_count"},
+        {"sector_count", "1M", -EINVAL, "'1M'"},
+        {"sector_count", "99999999999999999", -EINVAL, "sector_count"},
+        {"sector_count", "1125899906842624", -ENOTSUP, "grow"},
+        {"sector_size", "4096", -EACCES, "sector_size cannot be set"},
+        {"committed_size", "0", -EACCES, "cannot"},
+        {"none", "0", -ENOENT, "'none'"},
+    };
+    char data[512], got[512];
+    unsigned events = 0;
+    struct st_err err;
+    struct rig r;
+
+    (void)state;
+    rig_open(&r, MIB(1), 512, false);
+    r.node->event = hear;
+    r.node->event_arg = &events;
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        assert_int_equal(
+            r.node->ops->set(r.node, bad[i].name, bad[i].value, &err),
+            bad[i].rc);
+        assert_non_null(strstr(err.text, bad[i].sentence));
+    }
+    assert_int_equal(r.node->ops->set(r.node, "sector_count", "2048", &err), 0);
+    assert_int_equal(events, 0);
+    assert_int_equal(st_node_size(r.node), MIB(1));
+    assert_int_equal(r.node->ops->set(r.node, "sector_count", "2050", &err), 0);
+    assert_int_equal(events, ST_EVENT_RESIZE);
+    assert_int_equal(st_node_size(r.node), MIB(1) + 1024);
+    memset(data, 0x5a, sizeof(data));
+    assert_int_equal(rig_write(&r, MIB(1) + 512, 512, data), ST_OK);
+    assert_int_equal(rig_read(&r, MIB(1) + 512, 512, got), ST_OK);
+    assert_memory_equal(data, got, 512);
+    rig_close(&r);
+}
+
 int
 main(void)
 {
@@ -345,6 +397,7 @@ main(void)
         cmocka_unit_test(pieces_of_unmap_and_zero_give_back),
         cmocka_unit_test(a_shrink_gives_back),
         cmocka_unit_test(one_page_again_and_again_needs_no_more),
+        cmocka_unit_test(sector_count_can_be_set_to_grow),
         cmocka_unit_test(no_memory_is_no_space_and_nothing_is_lost),
     };
 
