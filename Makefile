@@ -14,7 +14,7 @@ export TSAN_OPTIONS ?= halt_on_error=1:second_deadlock_stack=1
 
 .DELETE_ON_ERROR:
 .PHONY: all run check check-asan check-tsan bench campaign fuzz docs \
-        install clean help
+        install deb clean help
 
 all: build/build.ninja ## build build/strata (the default)
 	ninja -C build -j $(JOBS)
@@ -54,8 +54,11 @@ install: all ## install below PREFIX (DESTDIR is honoured)
 	meson configure build -Dprefix=$(PREFIX)
 	meson install -C build
 
+deb: ## build the Debian packages in build-deb
+	packaging/build-deb build-deb
+
 clean: ## remove every build directory
-	rm -rf build build-asan build-tsan build-fuzz
+	rm -rf build build-asan build-tsan build-fuzz build-deb
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
