@@ -37,8 +37,8 @@ check-tsan: build-tsan/build.ninja ## suite `concurrent` under gcc's TSan
 	ninja -C build-tsan -j $(JOBS)
 	tools/run-tests build-tsan --num-processes $(JOBS) -t 8 --suite concurrent
 
-bench: all ## race the rivals: make bench CASE=name, no CASE for all
-	bench/run $(CASE)
+bench: all ## race the rivals, draw a chart: make bench CASE=name, or all
+	bench/run --chart build/bench/chart.svg $(CASE)
 
 campaign: all ## the full counts of random, crash and guest tests (hours)
 	tests/campaign build

@@ -178,4 +178,10 @@ table() {
         return 0
     fi
     python3 bench/table.py "$tsv" "$@"
+    if [[ $chart ]]; then
+        (
+            IFS=$'\t'
+            echo "$name"$'\t'"$tsv"$'\t'"$*"
+        ) >>"${chart_list:?}"
+    fi
 }

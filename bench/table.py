@@ -63,35 +63,49 @@ def number(x):
     return f"{x:.3f}" if abs(x) < 100 else f"{x:,.0f}"
 
 
+class Goal:
+    """A GOAL's words: name, above, below ("" for none), sign and goal ("" and
+    0 for none), and the regular expression of its rows."""
+
+    def __init__(self, text):
+        words = text.split()
+        self.name, self.ratio = words[:2]
+        self.above, _, self.below = self.ratio.partition("/")
+        self.sign, self.text = words[2:4] \
+            if len(words) > 3 and words[2] in (">=", "<=", "~") else ("", "")
+        self.goal = float(self.text or 0)
+        self.rows = words[words.index("rows") + 1] if "rows" in words else "."
+
+    def values(self, data):
+        """Give (row, values of all rounds), in order, of rows that have any."""
+        for row, rounds in data.items():
+            if not re.search(self.rows, row):
+                continue
+            values = [cell[self.above, self.name] /
+                      (cell[self.below, self.name] if self.below else 1)
+                      for cell in rounds.values()
+                      if (self.above, self.name) in cell and
+                      (not self.below or cell.get((self.below, self.name)))]
+            if values:
+                yield row, values
+
+
 def main(path, *goals):
     data = read(path)
     print(f"{'row':<34} {'ratio':<28} {'n':>3} {'median':>9} "
           f"{'min..max':>19} {'95 %':>19}  goal")
-    for text in goals:
-        words = text.split()
-        name, ratio = words[:2]
-        sign, goal = (words[2], float(words[3])) \
-            if len(words) > 3 and words[2] in (">=", "<=", "~") else ("", 0)
-        rows = words[words.index("rows") + 1] if "rows" in words else "."
-        above, _, below = ratio.partition("/")
+    for goal in map(Goal, goals):
         printed = False
-        for row, rounds in data.items():
-            if not re.search(rows, row):
-                continue
-            values = [cell[above, name] / (cell[below, name] if below else 1)
-                      for cell in rounds.values()
-                      if (above, name) in cell and
-                      (not below or cell.get((below, name)))]
-            if not values:
-                continue
+        for row, values in goal.values(data):
             printed = True
             median, (low, high) = statistics.median(values), interval(values)
-            print(f"{row:<34} {name + ' ' + ratio:<28} {len(values):>3} "
-                  f"{number(median):>9} "
+            print(f"{row:<34} {goal.name + ' ' + goal.ratio:<28} "
+                  f"{len(values):>3} {number(median):>9} "
                   f"{number(min(values)) + '..' + number(max(values)):>19} "
                   f"{number(low) + '..' + number(high):>19}  "
-                  + (f"{sign} {words[3]}: {verdict(median, high, sign, goal)}"
-                     if sign else ""))
+                  + (f"{goal.sign} {goal.text}: "
+                     f"{verdict(median, high, goal.sign, goal.goal)}"
+                     if goal.sign else ""))
         if printed:
             print()
 
