@@ -1,20 +1,21 @@
 /* SPDX-License-Identifier: MIT
  *
  * strata completion bash: the script that completes strata's command lines,
- * printed from the tables of commands, options and kinds.
+ * printed from the tables of commands, options, verbs and kinds.
  *
  *   strata nbd --engine th|      a word of an option's
  *   strata info memdiff:fi|      a kind, or a file; again below each layer
  *   strata info file:/srv/|      a file
  *
- * The script is a part that never changes and three functions that say what
- * the tables say. It needs bash-completion's _get_comp_words_by_ref and
+ * The script is a part that never changes and two functions that say what the
+ * tables say. It needs bash-completion's _get_comp_words_by_ref and
  * _filedir.
  */
 #include <ctype.h>
 #include <string.h>
 
 #include "cmd.h"
+#include "graph.h"
 #include "stack.h"
 
 static const struct st_cmd_option completion_options[] = {{0}};
@@ -99,7 +100,11 @@ static const char script[] =
     "        if [[ ! $command ]]; then\n"
     "            command=${words[i]}\n"
     "        elif $only || [[ ${words[i]} != -* ]]; then\n"
-    "            n=$((n + 1))\n"
+    "            if _strata_takes \"$command/${words[i]}\"; then\n"
+    "                command+=/${words[i]}\n"
+    "            else\n"
+    "                n=$((n + 1))\n"
+    "            fi\n"
     "        elif [[ ${words[i]} == -- ]]; then\n"
     "            only=true\n"
     "        elif _strata_takes \"$command ${words[i]}\" && "
@@ -169,20 +174,51 @@ print_value(const char *text, size_t len)
     }
 }
 
-/* The arguments of C, by their number, up to the first that may be missing. */
+/* The arguments of COMMAND, by their number, up to the first that may be
+ * missing. */
 static void
-print_arguments(const struct st_cmd *c)
+print_arguments(const char *command, const char *syntax)
 {
-    const char *p = c->syntax;
+    for (unsigned n = 0; *syntax && *syntax != '[' && *syntax != '|'; n++) {
+        size_t len = strcspn(syntax, " ");
 
-    for (unsigned n = 0; *p && *p != '[' && *p != '|'; n++) {
-        size_t len = strcspn(p, " ");
-
-        printf("    '%s %u') takes='", c->name, n);
-        print_value(p, len);
+        printf("    '%s %u') takes='", command, n);
+        print_value(syntax, len);
         puts("' ;;");
-        p += len + (p[len] == ' ');
+        syntax += len + (syntax[len] == ' ');
     }
+}
+
+/* The verbs of ctl are commands of their own, ctl/VERB; inspect is ctl's, the
+ * others are the graph's. An argument that may be missing is an option. */
+static void
+print_verbs(void)
+{
+    const struct st_verb *v;
+    char command[64];
+
+    puts("    'ctl/inspect --api') takes='file' ;;\n"
+         "    'ctl/inspect --update' | 'ctl/inspect -u') takes='other' ;;\n"
+         "    'ctl/inspect --depth') takes='other' ;;\n"
+         "    ctl/inspect) takes='--api --update --depth --json --help' ;;");
+    for (v = st_graph_verbs(); v->name; v++) {
+        snprintf(command, sizeof(command), "ctl/%s", v->name);
+        printf("    '%s --api') takes='file' ;;\n", command);
+        for (unsigned i = 0; i < ST_VERB_ARGS && v->arg[i]; i++)
+            if (*v->arg[i] == '?')
+                printf("    '%s --%s') takes='other' ;;\n", command,
+                       v->arg[i] + 1);
+        print_arguments(command, v->syntax);
+        printf("    %s) takes='--api ", command);
+        for (unsigned i = 0; i < ST_VERB_ARGS && v->arg[i]; i++)
+            if (*v->arg[i] == '?')
+                printf("--%s ", v->arg[i] + 1);
+        puts("--help' ;;");
+    }
+    fputs("    'ctl 0') takes='=inspect ", stdout);
+    for (v = st_graph_verbs(); v->name; v++)
+        printf("%s ", v->name);
+    puts("' ;;");
 }
 
 /* _strata_takes: by command and option, or number of the argument, what stands
@@ -204,7 +240,10 @@ print_takes(void)
             print_value(o->arg, strlen(o->arg));
             puts("' ;;");
         }
-        print_arguments(*c);
+        if (*c == &st_cmd_ctl)
+            print_verbs();
+        else
+            print_arguments((*c)->name, (*c)->syntax);
         printf("    %s) takes='", (*c)->name);
         for (o = (*c)->options; o->name; o++)
             printf("--%s ", o->name);
