@@ -87,6 +87,7 @@ assert_hears(struct manager *m, const char *wanted)
     assert_in_range(n, 1, sizeof(text) - 1);
     text[n] = '\0';
     assert_string_equal(text, wanted);
+    assert_int_equal(n, strlen(wanted)); /* no zero at the end */
 }
 
 static void
