@@ -341,6 +341,7 @@ a_long_unmap_goes_in_slices(void **state)
     assert_in_range(allocated(w), 0, MIB - 1);
 
     /* One that is cancelled ends between two slices. */
+    free(unmap);
     unmap = door_start(&d, ST_OP_UNMAP, 0, size, NULL, 0, 0);
     st_cancel(unmap);
     assert_int_equal(door_end(&d, unmap), ST_ABORTED);
