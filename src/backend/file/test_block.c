@@ -165,6 +165,7 @@ a_partition_has_its_disks_queue_but_not_its_name(void **state)
 
     put_disk(f);
     put(f, "wwid", "naa.6001405aabbccddeeff0011223344556\n");
+    put(f, "x1/wwid", "naa.6001405aabbccddeeff0011223344556\n");
     put(f, "x1/size", "8\n");
     put(f, "x1/partition", "1\n");
     snprintf(f->dir, sizeof(f->dir), "%s/x1", f->root);

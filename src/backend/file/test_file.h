@@ -31,7 +31,7 @@ struct world {
     struct st_domain *domain;
     struct st_loop *loop;
     char dir[64], path[96];
-    /* Of test_block_node.c: a loop device above path, or -1. */
+    /* Of test_device.h: a loop device above path, or -1. */
     int device_fd;
     char device[32];
     /* Of use(). */

@@ -138,7 +138,7 @@ what_is_no_message_is_refused(void **state)
     assert_false(uevent_parse(open_end, 0, &ev));
 }
 
-/* ---- Ears (what they hear of a device is test_block_node.c's) ---- */
+/* ---- Ears (what they hear of a device is test_block_size.c's) ---- */
 
 struct ear {
     struct uevent_ear ear;
