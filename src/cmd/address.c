@@ -28,8 +28,8 @@ enum { BACKLOG = 128, NOBODY = UINT32_MAX };
 /* ---- Words ---- */
 
 static int
-parse_unix(struct st_cmd_address *a, const char *path, const char *mode,
-           const char *group, struct st_err *err)
+take_unix(struct st_cmd_address *a, const char *what, const char *path,
+          const char *mode, const char *group, struct st_err *err)
 {
     const struct group *g = group ? getgrnam(group) : NULL;
     uint64_t gid = g ? g->gr_gid : (uint64_t)NOBODY;
@@ -37,22 +37,43 @@ parse_unix(struct st_cmd_address *a, const char *path, const char *mode,
 
     if (strlen(path) >= sizeof(a->path))
         return st_err_set(err, EINVAL,
-                          "--unix '%s' is too long, expected up to %zu bytes",
+                          "%s '%s' is too long, expected up to %zu bytes", what,
                           path, sizeof(a->path) - 1);
     strcpy(a->path, path);
     a->mode = mode ? (unsigned)strtoul(mode, &end, 8) : group ? 0660 : 0600;
     if (mode && (*end || *mode < '0' || *mode > '7' || a->mode > 0777))
         return st_err_set(err, EINVAL,
-                          "--unix: invalid mode '%s', expected an octal number "
+                          "%s: invalid mode '%s', expected an octal number "
                           "up to 777",
-                          mode);
+                          what, mode);
     if (group && !g &&
         st_number_parse("group", group, 0, NOBODY - 1, &gid, NULL) < 0)
         return st_err_set(err, EINVAL,
-                          "--unix: no group '%s', expected its name or number",
-                          group);
+                          "%s: no group '%s', expected its name or number",
+                          what, group);
     a->group = (unsigned)gid;
     return 0;
+}
+
+int
+st_cmd_address_unix(struct st_cmd_address *a, const char *what,
+                    const char *text, struct st_err *err)
+{
+    static const struct st_option table[] = {
+        {"path", ST_OPTION_FIRST, true, 0},
+        {"mode", ST_OPTION_VALUE, false, 0},
+        {"group", ST_OPTION_VALUE, false, 0},
+        {0},
+    };
+    struct st_options o;
+    int rc = st_options_parse(what, text, table, &o, err);
+
+    if (rc < 0)
+        return rc;
+    memset(a, 0, sizeof(*a));
+    rc = take_unix(a, what, o.value[0], o.value[1], o.value[2], err);
+    st_options_free(&o);
+    return rc;
 }
 
 /* HOST:PORT, [::1]:PORT */
@@ -229,13 +250,6 @@ int
 st_cmd_address_parse(struct st_cmd_address *a, const char *unix_text,
                      const char *addr, const char *fd, struct st_err *err)
 {
-    static const struct st_option table[] = {
-        {"path", ST_OPTION_FIRST, true, 0},
-        {"mode", ST_OPTION_VALUE, false, 0},
-        {"group", ST_OPTION_VALUE, false, 0},
-        {0},
-    };
-    struct st_options o;
     char **names = NULL;
     int rc;
 
@@ -260,12 +274,7 @@ st_cmd_address_parse(struct st_cmd_address *a, const char *unix_text,
         return parse_fd(a, fd, err);
     if (!unix_text)
         return parse_addr(a, addr ? addr : "localhost:10809", err);
-    rc = st_options_parse("--unix", unix_text, table, &o, err);
-    if (rc < 0)
-        return rc;
-    rc = parse_unix(a, o.value[0], o.value[1], o.value[2], err);
-    st_options_free(&o);
-    return rc;
+    return st_cmd_address_unix(a, "--unix", unix_text, err);
 }
 
 /* ---- Sockets ---- */

@@ -121,17 +121,6 @@ void st_cmd_world_close(struct st_cmd_world *w);
 int st_cmd_disk_open(struct st_cmd_world *w, const char *spec, const char *name,
                      bool read_only, struct st_disk **out);
 
-/* ---- tree.c ---- */
-
-/* A disk with its properties and counters, and the tree below it. Sizes and
- * counters are numbers. Gives a reference. Home loop.
- * {"name": .., "size": .., .., "tree": {"kind": .., "label": .., "size": ..,
- *  .., "children": [..]}} */
-json_t *st_cmd_tree(struct st_disk *d);
-
-/* The same for people. */
-void st_cmd_tree_print(FILE *out, struct st_disk *d);
-
 /* ---- address.c: where a server listens ---- */
 
 /* Where a server listens: a Unix socket, TCP, or descriptors that it was
@@ -154,6 +143,10 @@ struct st_cmd_address {
  * or -ENOTSUP with a sentence. */
 int st_cmd_address_parse(struct st_cmd_address *a, const char *unix_text,
                          const char *addr, const char *fd, struct st_err *err);
+
+/* The same for option WHAT, which takes a Unix socket only. */
+int st_cmd_address_unix(struct st_cmd_address *a, const char *what,
+                        const char *text, struct st_err *err);
 
 /* Bind and listen. A Unix socket where nobody answers is removed first. 0 or
  * -errno with a sentence; close it in any case. */

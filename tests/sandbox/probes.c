@@ -760,7 +760,7 @@ const struct probe probes[] = {
     {"open_by_handle_at", PROBE_KILLED, PROBE_ANY, 0, call_open_by_handle},
     {"settimeofday", PROBE_KILLED, PROBE_ANY, 0, call_settimeofday},
 #ifdef __x86_64__
-    {"a 32-bit system call", PROBE_KILLED, 0, 0, call_i386},
+    {"a 32-bit system call", PROBE_KILLED, 0, PROBE_I386, call_i386},
 #endif
 
 #ifdef ST_HAVE_URING

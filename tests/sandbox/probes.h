@@ -39,6 +39,7 @@ enum {
     PROBE_LOOPS = 4,   /* with st_sandbox_opts.new_loops */
     PROBE_NO_ASAN = 8, /* what a sanitizer needs itself */
     PROBE_TCP = 16,    /* Landlock must know of TCP: ABI 4 */
+    PROBE_I386 = 32,   /* the kernel must have 32-bit system calls */
 };
 
 struct probe {

@@ -231,6 +231,37 @@ trial_run(void *arg)
     st_loop_wait(w->home, &never);
 }
 
+static void
+run_probe(void *arg)
+{
+    _exit(((const struct probe *)arg)->run(NULL));
+}
+
+/* Can P, which needs 32-bit system calls, be tried on this kernel? */
+static bool
+has_i386(const struct probe *p)
+{
+    static int answer = -1;
+
+    if (answer < 0) {
+        answer = test_spawn(run_probe, (struct probe *)(uintptr_t)p);
+        if (answer != 0)
+            puts("skip: this kernel has no 32-bit system calls");
+    }
+    return answer == 0;
+}
+
+static bool
+can_try(const struct test_case *v, const struct probe *p)
+{
+    if (p->flags & PROBE_I386 && !has_i386(p))
+        return false;
+    if (v->off)
+        return !(p->flags & PROBE_ROOT) || geteuid() == 0;
+    return !(p->flags & PROBE_NO_ASAN && SANDBOX_SANITIZER) &&
+           !(p->flags & PROBE_TCP && test_landlock() < 4);
+}
+
 /* Run P as V says; what comes of it must be WANT. */
 static void
 trial(const struct test_case *v, const struct probe *p, int thread)
@@ -241,9 +272,7 @@ trial(const struct test_case *v, const struct probe *p, int thread)
     if (p->flags & PROBE_RING &&
         (strcmp(v->engine, "io_uring") != 0 || thread == WORKER))
         return;
-    if (v->off ? p->flags & PROBE_ROOT && geteuid() != 0
-               : (p->flags & PROBE_NO_ASAN && SANDBOX_SANITIZER) ||
-                     (p->flags & PROBE_TCP && test_landlock() < 4)) {
+    if (!can_try(v, p)) {
         test_skipped++;
         return;
     }

@@ -34,7 +34,7 @@
 static inline const char *
 tls_path(const char *dir, const char *name)
 {
-    static char room[4][200];
+    static char room[4][256];
     static unsigned next;
     char *path = room[next++ % 4];
 
