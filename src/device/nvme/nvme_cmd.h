@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A command on its way: what queues hand to the NVM command set, and get back.
+ * Private to the controller.
+ *
+ *   queue.c                              io.c
+ *   ------------------------------       ----------------------------------
+ *   copy the entry into a slot
+ *   st_nvme_io_start --------------->    check, translate, st_submit
+ *   cmd->done: post, free the slot  <--  status and dw0, on the slot's loop
+ *
+ * Slots are allocated with their queue; nothing is allocated for a command but
+ * what io.c takes from its pool, which has a bound and a queue of waiters.
+ */
+#ifndef ST_NVME_CMD_H
+#define ST_NVME_CMD_H
+
+#include "data.h"
+#include "disk.h"
+
+/* A namespace as its disk was attached. Read-only while commands use it. */
+struct nvme_ns {
+    uint32_t nsid;
+    struct st_disk *disk;    /* borrowed */
+    bool read_only;          /* the attachment, or the disk, is */
+    bool shared;             /* NMIC: other controllers may have it */
+    unsigned shift;          /* log2 of bytes in a logical block */
+    uint16_t nexus;          /* of this controller at the disk */
+    _Atomic bool gone;       /* removed: new commands get Invalid Namespace */
+    _Atomic bool formatting; /* others get Format In Progress */
+    uint8_t uuid[16], nguid[16]; /* never all zero */
+};
+
+/* One loop's door to a namespace; the loop's own. */
+struct nvme_door {
+    struct nvme_ns *ns;
+    struct st_chan *chan;
+    unsigned in_flight; /* commands that use it; queue.c counts */
+};
+
+/* What one I/O loop has of one controller. The first part is what io.c
+ * needs. */
+struct nvme_io {
+    struct st_loop *loop;
+    struct st_gmem_view *view;
+    /* NN doors by nsid - 1; ns is NULL where none is. Opened by queue.c. */
+    struct nvme_door *door;
+    unsigned ndoors;
+    bool sgl; /* SGLs are taken */
+    /* Set Features 06h: the guest's wish that writes are durable when they
+     * complete (WCE = 0). */
+    const _Atomic bool *write_through;
+    void *pool; /* io.c's own: see st_nvme_io_init */
+    /* Counters, io.c's: 512-byte units for SMART. */
+    _Atomic uint64_t read_blocks, written_blocks, reads, writes, media_errors;
+};
+
+/* A command's slot. */
+struct nvme_cmd {
+    struct nvme_sqe sqe;    /* a copy: guests change theirs */
+    struct nvme_io *io;     /* where it runs */
+    struct nvme_door *door; /* its namespace's; NULL for a broadcast flush and
+                             * for admin commands */
+    uint16_t status;        /* out: enum nvme_status | NVME_DNR */
+    uint32_t dw0;           /* out */
+    uint64_t error_lba;     /* out, for the error log; UINT64_MAX: none */
+    /* Called once, on the loop, never within st_nvme_io_start. */
+    void (*done)(struct nvme_cmd *c);
+    /* The first command of a fused pair (Compare), if this is the second
+     * (Write): both are carried out by the second's start, as one; done is
+     * called for the first, then for the second. */
+    struct nvme_cmd *fused;
+    /* io.c's own, from start to done. */
+    struct nvme_data data;
+    struct st_req *req; /* owned by the slot, grows when the disk deepens */
+    struct st_task task;
+    struct st_list link; /* waits for the pool */
+    void *work;
+    unsigned step, ranges;
+    uint64_t at, left;
+    bool aborted; /* st_nvme_io_abort was called */
+};
+
+/* Make room for io.c on this loop / give it back; no command is left. 0 or
+ * -ENOMEM. On the loop. */
+int st_nvme_io_init(struct nvme_io *io);
+void st_nvme_io_fini(struct nvme_io *io);
+
+/* Carry out the NVM command C->sqe (NVM Command Set 3): io, door, sqe, fused
+ * and done are set, the namespace is there. On the loop. */
+void st_nvme_io_start(struct nvme_cmd *c);
+
+/* Format NVM, and the flush at shutdown: erase (discard or write zeroes) the
+ * whole namespace of C->door, or flush it. status and done as above. */
+void st_nvme_io_erase(struct nvme_cmd *c);
+void st_nvme_io_flush(struct nvme_cmd *c);
+
+/* Give C up: it completes soon, as it would have or as Command Abort
+ * Requested. On the loop, between start and done. */
+void st_nvme_io_abort(struct nvme_cmd *c);
+
+/* Free what a slot owns (not the slot). Not under way. */
+void st_nvme_io_slot_free(struct nvme_cmd *c);
+
+#endif
