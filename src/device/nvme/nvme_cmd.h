@@ -18,6 +18,26 @@
 #include "data.h"
 #include "disk.h"
 
+/* What io.c takes at most, and Identify says (NVM Command Set 4.1.5). Blocks
+ * are logical blocks. 0x002 or, where it says so, 0x183 beyond. */
+enum {
+    /* MDTS is NVME_DATA_MAX. Identify CNS 06h, as 2^n pages: the bytes of a
+     * Verify and of a Write Zeroes (16 bits of blocks, up to 4 KiB each). */
+    NVME_VSL = 16,
+    NVME_WZSL = 16,
+    /* Dataset Management: all 256 ranges, of any size. DMRL, DMRSL and DMSL
+     * are 0: no limit. */
+    NVME_DSM_RANGES = 256,
+    /* Copy, 0x183: blocks of one source range, of all, and ranges (MSRC is
+     * 0-based). */
+    NVME_MSSRL = 4096,
+    NVME_MCL = 32768,
+    NVME_MSRC = 127,
+    /* Bytes of a fused Compare and Write, 0x014: ACWU and NACWU (0-based, in
+     * blocks) must not say more. */
+    NVME_FUSED_MAX = 64 << 10,
+};
+
 /* A namespace as its disk was attached. Read-only while commands use it. */
 struct nvme_ns {
     uint32_t nsid;
@@ -46,11 +66,17 @@ struct nvme_io {
     /* NN doors by nsid - 1; ns is NULL where none is. Opened by queue.c. */
     struct nvme_door *door;
     unsigned ndoors;
+    /* What a broadcast flush does beside: the door of NSID (1..ndoors), opened
+     * if it was not (chan is NULL if it cannot be), with one more command in
+     * flight until close; NULL where no namespace is, or it is gone. On the
+     * loop. */
+    struct nvme_door *(*open)(struct nvme_io *io, uint32_t nsid);
+    void (*close)(struct nvme_io *io, struct nvme_door *door);
     bool sgl; /* SGLs are taken */
     /* Set Features 06h: the guest's wish that writes are durable when they
      * complete (WCE = 0). */
     const _Atomic bool *write_through;
-    void *pool; /* io.c's own: see st_nvme_io_init */
+    struct nvme_pool *pool; /* io.c's own: see st_nvme_io_init */
     /* Counters, io.c's: 512-byte units for SMART. */
     _Atomic uint64_t read_blocks, written_blocks, reads, writes, media_errors;
 };
@@ -74,8 +100,11 @@ struct nvme_cmd {
     struct nvme_data data;
     struct st_req *req; /* owned by the slot, grows when the disk deepens */
     struct st_task task;
-    struct st_list link; /* waits for the pool */
-    void *work;
+    struct st_list link;      /* waits for the pool */
+    struct nvme_buffer *work; /* out of the pool */
+    struct nvme_cmd *second;  /* of a fused pair, in its first */
+    void (*next)(struct nvme_cmd *c);
+    unsigned state; /* enum nvme_io_state */
     unsigned step, ranges;
     uint64_t at, left;
     bool aborted; /* st_nvme_io_abort was called */
