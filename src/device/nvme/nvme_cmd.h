@@ -100,14 +100,15 @@ struct nvme_cmd {
     struct nvme_data data;
     struct st_req *req; /* owned by the slot, grows when the disk deepens */
     struct st_task task;
-    struct st_list link;      /* waits for the pool */
-    struct nvme_buffer *work; /* out of the pool */
-    struct nvme_cmd *second;  /* of a fused pair, in its first */
+    struct st_list link;        /* waits for the pool */
+    struct nvme_buffer *work;   /* out of the pool */
+    struct nvme_cmd *second;    /* of a fused pair, in its first */
+    struct nvme_door *flushing; /* by a broadcast flush, now */
     void (*next)(struct nvme_cmd *c);
     unsigned state; /* enum nvme_io_state */
     unsigned step, ranges;
-    uint64_t at, left;
-    bool aborted; /* st_nvme_io_abort was called */
+    uint64_t at, left, passed; /* bytes */
+    bool aborted;              /* st_nvme_io_abort was called */
 };
 
 /* Make room for io.c on this loop / give it back; no command is left. 0 or
