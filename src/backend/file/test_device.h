@@ -24,7 +24,7 @@ attach_as(struct world *w, uint64_t size, uint32_t sector, uint32_t flags)
     int rc = -1;
 
     if (control < 0)
-        skip();
+        skip_for("no loop devices here");
     make(w, size);
     file = open(w->path, O_RDWR | O_CLOEXEC);
     c.fd = (uint32_t)file;
@@ -32,11 +32,11 @@ attach_as(struct world *w, uint64_t size, uint32_t sector, uint32_t flags)
         int n = ioctl(control, LOOP_CTL_GET_FREE);
 
         if (n < 0)
-            skip();
+            skip_for("no loop device is free");
         snprintf(w->device, sizeof(w->device), "/dev/loop%d", n);
         w->device_fd = open(w->device, O_RDWR | O_CLOEXEC);
         if (w->device_fd < 0)
-            skip();
+            skip_for("a loop device without a node in /dev");
         rc = ioctl(w->device_fd, LOOP_CONFIGURE, &c);
         if (rc < 0) { /* somebody was faster */
             close(w->device_fd);
@@ -118,15 +118,21 @@ set_capacity(struct world *w, uint64_t size)
     assert_int_equal(ioctl(w->device_fd, LOOP_SET_CAPACITY, 0), 0);
 }
 
+/* Can loop devices be made here? Else a line says that they cannot. */
+static inline bool
+has_loop_devices(void)
+{
+    if (access("/dev/loop-control", R_OK | W_OK) == 0)
+        return true;
+    printf("skip: no loop devices here, or not for this user\n");
+    return false;
+}
+
 /* Run the tests where loop devices can be made; else 77. */
 static inline int
 run_on_loop_devices(const struct CMUnitTest *tests, size_t n)
 {
-    if (access("/dev/loop-control", R_OK | W_OK) < 0) {
-        printf("skip: no loop devices here, or not for this user\n");
-        return 77;
-    }
-    return run_on_every_engine(tests, n);
+    return has_loop_devices() ? run_on_every_engine(tests, n) : 77;
 }
 
 #endif

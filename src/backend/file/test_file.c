@@ -214,7 +214,7 @@ unmap_punches_its_page_and_no_other(void **state)
     make(w, 64 * KIB);
     use(w, (struct st_file_opts){0});
     if (w->node->props.unmap != ST_UNMAP_ZEROES)
-        skip(); /* a file system without holes */
+        skip_for("a file system without holes");
     fill(buf, sizeof(buf), 1);
     assert_int_equal(st_sync_write(w->sync, buf, 0, 8192, ST_REQ_FUA), ST_OK);
     assert_int_equal(stat(w->path, &before), 0);
@@ -253,7 +253,7 @@ an_extent_is_whole_sectors_however_the_file_lies(void **state)
     use(w, (struct st_file_opts){.sector_size = 16 * KIB});
     assert_int_equal(st_sync_block_status(w->sync, 0, 256 * KIB, &x), ST_OK);
     if (!x.flags)
-        skip(); /* a file system that does not tell */
+        skip_for("a file system that does not tell where holes are");
     assert_int_equal(x.len, 16 * KIB);
     assert_int_equal(st_sync_block_status(w->sync, 16 * KIB, 240 * KIB, &x),
                      ST_OK);
@@ -346,7 +346,7 @@ a_refused_punch_still_unmaps_to_zeroes(void **state)
     make(w, 64 * KIB);
     use(w, (struct st_file_opts){0});
     if (w->node->props.unmap != ST_UNMAP_ZEROES)
-        skip();
+        skip_for("a file system without holes");
     inject(w, ST_IO_FALLOCATE, ST_INJECT_ERROR, EOPNOTSUPP, 0);
     fill(buf, sizeof(buf), 1);
     assert_int_equal(st_sync_write(w->sync, buf, 0, 8192, 0), ST_OK);

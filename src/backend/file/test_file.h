@@ -247,9 +247,26 @@ door_run(struct door *d, enum st_op op, uint64_t offset, uint64_t len,
 #f, f, setup, teardown, NULL                                           \
     }
 
-/* Run TESTS once for each engine that there is. The number of failures. */
+/* Leave the test, and say why. */
+static inline void
+skip_for(const char *why)
+{
+    print_message("skip: %s\n", why);
+    skip();
+}
+
+enum {
+    ON_VIRTUAL = 1,
+    ON_THREADS = 2,
+    ON_URING = 4,
+    ON_REAL = ON_THREADS | ON_URING,
+    ON_ALL = ON_VIRTUAL | ON_REAL,
+};
+
+/* Run TESTS once for each engine of the set ENGINES that there is. The number
+ * of failures. */
 static inline int
-run_on_every_engine(const struct CMUnitTest *tests, size_t n)
+run_on_engines(unsigned engines, const struct CMUnitTest *tests, size_t n)
 {
     static char engine[3][16] = {"virtual", "threads", "io_uring"};
     int failed = 0;
@@ -260,6 +277,8 @@ run_on_every_engine(const struct CMUnitTest *tests, size_t n)
         struct st_domain *d;
         struct st_err err;
 
+        if (!(engines & 1u << e))
+            continue;
         if (st_domain_create(&o, &d, &err) != 0) {
             printf("engine %s left out: %s\n", engine[e], err.text);
             continue;
@@ -272,6 +291,12 @@ run_on_every_engine(const struct CMUnitTest *tests, size_t n)
         failed += _cmocka_run_group_tests(engine[e], run_now, n, NULL, NULL);
     }
     return failed;
+}
+
+static inline int
+run_on_every_engine(const struct CMUnitTest *tests, size_t n)
+{
+    return run_on_engines(ON_ALL, tests, n);
 }
 
 #endif

@@ -248,7 +248,7 @@ direct_io_with_any_buffer(void **state)
         make(w, 64 * KIB);
         if (try_open(w, o, &n, &err) == -EINVAL &&
             strstr(err.text, "has no direct I/O"))
-            skip();
+            skip_for("a file system without direct I/O");
         st_node_close(n);
         use(w, o);
         fill(mem, 64 * KIB, i);
@@ -283,7 +283,7 @@ direct_io_wants_large_enough_sectors(void **state)
     int fd = mkstemp(path), rc;
 
     if (fd < 0)
-        skip();
+        skip_for("no /dev/shm here");
     assert_int_equal(ftruncate(fd, 8192 + 512), 0);
     rc = try_open(
         w,
@@ -380,7 +380,7 @@ qemu_does_not_write_to_our_disk(void **state)
     char cmd[256], out[1024];
 
     if (system("command -v qemu-io >/dev/null") != 0)
-        skip(); /* no qemu-io here */
+        skip_for("no qemu-io here");
     make(w, MIB);
     snprintf(cmd, sizeof(cmd), "qemu-io -f raw -c 'write 0 512' %s 2>&1",
              w->path);
@@ -411,7 +411,7 @@ we_do_not_write_to_qemus_disk(void **state)
     int rc_rw, rc_ro, rc_shared;
 
     if (system("command -v qemu-io >/dev/null") != 0)
-        skip(); /* no qemu-io here */
+        skip_for("no qemu-io here");
     make(w, MIB);
     for (unsigned reader = 0; reader < 2; reader++) {
         /* It holds the file for as long as its input is open. */

@@ -325,8 +325,10 @@ no_memory_is_no_space_and_nothing_is_lost(void **state)
     pid_t pid;
 
     (void)state;
-    if (SANITIZED)
+    if (SANITIZED) {
+        print_message("skip: a sanitizer needs more memory than the limit\n");
         skip();
+    }
     pid = fork();
     if (pid == 0)
         _exit(child_runs_out_of_memory());
