@@ -10,8 +10,10 @@
  *           -> release -> done
  *
  * A view that handles the message has seen the new table since: it was
- * published first. A request that got from more maps than st_gmem_use has room
- * for counts as a use of every map.
+ * published first. Between begin and commit the new tables are drafts that
+ * nobody sees, and the maps that leave wait with their messages. A request that
+ * got from more maps than st_gmem_use has room for counts as a use of every
+ * map.
  */
 #include "gmem.h"
 
@@ -30,6 +32,7 @@ struct gmap {
     struct st_gmem_unmap *unmap; /* who waits */
     struct st_task task;         /* on home: all views have let go */
     struct st_deferred defer;
+    struct gmap *next;     /* leaves with the next commit, too */
     _Atomic unsigned left; /* views that have not answered */
     struct leave *leave;   /* owned: a message for each view */
     struct use {
@@ -57,6 +60,9 @@ struct table {
 struct st_gmem {
     struct st_loop *home;
     _Atomic(struct table *) table;
+    struct table *draft; /* of a change that is not committed; or NULL */
+    bool changing;       /* between begin and commit */
+    struct gmap *leaving, **leaving_tail; /* with the commit */
     pthread_mutex_t mutex; /* views come and go; the host edits */
     struct st_gmem_view *view[ST_GMEM_VIEWS];
     _Atomic unsigned busy; /* messages, tables and maps on their way to home */
@@ -115,7 +121,7 @@ st_gmem_destroy(struct st_gmem *g)
         return;
     for (unsigned i = 0; i < ST_GMEM_VIEWS; i++)
         assert(!g->view[i]);
-    assert(!atomic_load(&g->busy));
+    assert(!atomic_load(&g->busy) && !g->changing);
     t = atomic_load(&g->table);
     for (size_t i = 0; i < t->n; i++)
         gmap_free(t->map[i]);
@@ -173,14 +179,36 @@ table_retired(struct st_task *task)
     st_defer(t->gmem->home, &t->defer, table_free);
 }
 
+/* OLD, in which nobody looks any more but who does it just now. It is gone once
+ * home has turned, and home may be another thread. */
 static void
-table_publish(struct st_gmem *g, struct table *t)
+table_retire(struct st_gmem *g, struct table *old)
 {
-    struct table *old = atomic_exchange(&g->table, t);
-
     atomic_fetch_add(&g->busy, 1);
     old->task.run = table_retired;
     st_post(g->home, &old->task);
+}
+
+/* The table that an edit begins with. */
+static struct table *
+table_edited(const struct st_gmem *g)
+{
+    return g->draft ? g->draft : atomic_load(&g->table);
+}
+
+/* T replaces the one that was edited: as a draft, or for all to see. */
+static void
+table_publish(struct st_gmem *g, struct table *t)
+{
+    struct table *old;
+
+    if (g->changing) {
+        free(g->draft);
+        g->draft = t;
+        return;
+    }
+    old = atomic_exchange(&g->table, t);
+    table_retire(g, old);
 }
 
 int
@@ -195,7 +223,7 @@ st_gmem_map(struct st_gmem *g, const struct st_gmem_map *m)
         m->gpa + m->len - 1 < m->gpa)
         return -EINVAL;
     pthread_mutex_lock(&g->mutex);
-    old = atomic_load(&g->table);
+    old = table_edited(g);
     at = table_upto(old, m->gpa + (m->len - 1));
     if (at && old->map[at - 1]->m.gpa + (old->map[at - 1]->m.len - 1) >= m->gpa)
         rc = -EEXIST;
@@ -305,18 +333,13 @@ view_answer(struct st_gmem_view *v)
     }
 }
 
-/* With the mutex: M, which is in no table any more, leaves for U. The messages
+/* With the mutex: tell every view that M is in no table any more. The messages
  * were allocated before. */
 static void
-gmap_leave(struct st_gmem *g, struct gmap *m, struct st_gmem_unmap *u)
+gmap_tell(struct st_gmem *g, struct gmap *m)
 {
     unsigned n = 0;
 
-    m->unmap = u;
-    st_uncount(&g->maps, 1);
-    st_uncount(&g->bytes, m->m.len);
-    atomic_fetch_add(&u->left, 1);
-    atomic_fetch_add(&g->busy, 1);
     atomic_store(&m->left, 1);
     for (unsigned i = 0; i < ST_GMEM_VIEWS; i++) {
         struct leave *l = &m->leave[n];
@@ -332,14 +355,33 @@ gmap_leave(struct st_gmem *g, struct gmap *m, struct st_gmem_unmap *u)
     gmap_less(m);
 }
 
-/* With the mutex: room for the messages that tell every view of M. */
+/* With the mutex: M leaves for U, now or with the commit. */
+static void
+gmap_leave(struct st_gmem *g, struct gmap *m, struct st_gmem_unmap *u)
+{
+    m->unmap = u;
+    st_uncount(&g->maps, 1);
+    st_uncount(&g->bytes, m->m.len);
+    atomic_fetch_add(&u->left, 1);
+    atomic_fetch_add(&g->busy, 1);
+    if (!g->changing) {
+        gmap_tell(g, m);
+        return;
+    }
+    m->next = NULL;
+    *g->leaving_tail = m;
+    g->leaving_tail = &m->next;
+}
+
+/* With the mutex: room for the messages that tell every view of M; more of them
+ * may come before a commit. */
 static bool
 gmap_prepare(struct st_gmem *g, struct gmap *m)
 {
     size_t n = 1;
 
     for (unsigned i = 0; i < ST_GMEM_VIEWS; i++)
-        n += g->view[i] != NULL;
+        n += g->changing || g->view[i] != NULL;
     free(m->leave);
     m->leave = malloc(n * sizeof(*m->leave));
     return m->leave != NULL;
@@ -363,7 +405,7 @@ st_gmem_unmap(struct st_gmem *g, uint64_t gpa, uint64_t len,
     int rc = 0;
 
     pthread_mutex_lock(&g->mutex);
-    old = atomic_load(&g->table);
+    old = table_edited(g);
     at = table_upto(old, gpa);
     m = at ? old->map[at - 1] : NULL;
     if (!m || m->m.gpa != gpa || m->m.len != len) {
@@ -391,7 +433,7 @@ st_gmem_unmap_all(struct st_gmem *g, struct st_gmem_unmap *u)
     int rc = 0;
 
     pthread_mutex_lock(&g->mutex);
-    old = atomic_load(&g->table);
+    old = table_edited(g);
     t = table_new(g, 0);
     for (size_t i = 0; t && rc == 0 && i < old->n; i++)
         rc = gmap_prepare(g, old->map[i]) ? 0 : -ENOMEM;
@@ -400,17 +442,49 @@ st_gmem_unmap_all(struct st_gmem *g, struct st_gmem_unmap *u)
         rc = -ENOMEM;
     } else {
         unmap_begin(g, u);
-        /* OLD stays until home has turned, and home may be this thread. */
-        atomic_fetch_add(&g->busy, 1);
-        atomic_store(&g->table, t);
+        if (!g->changing)
+            atomic_store(&g->table, t);
         for (size_t i = 0; i < old->n; i++)
             gmap_leave(g, old->map[i], u);
-        old->task.run = table_retired;
-        st_post(g->home, &old->task);
+        if (g->changing)
+            table_publish(g, t);
+        else
+            table_retire(g, old);
         unmap_less(u);
     }
     pthread_mutex_unlock(&g->mutex);
     return rc;
+}
+
+void
+st_gmem_begin(struct st_gmem *g)
+{
+    pthread_mutex_lock(&g->mutex);
+    assert(!g->changing);
+    g->changing = true;
+    g->leaving = NULL;
+    g->leaving_tail = &g->leaving;
+    pthread_mutex_unlock(&g->mutex);
+}
+
+void
+st_gmem_commit(struct st_gmem *g)
+{
+    struct table *t;
+    struct gmap *m;
+
+    pthread_mutex_lock(&g->mutex);
+    assert(g->changing);
+    g->changing = false;
+    t = g->draft;
+    g->draft = NULL;
+    if (t)
+        table_publish(g, t);
+    while ((m = g->leaving)) {
+        g->leaving = m->next; /* M may be gone at once */
+        gmap_tell(g, m);
+    }
+    pthread_mutex_unlock(&g->mutex);
 }
 
 /* ---- Views ---- */

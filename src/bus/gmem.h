@@ -74,6 +74,12 @@ int st_gmem_unmap(struct st_gmem *g, uint64_t gpa, uint64_t len,
 /* Take out every map. 0 or -ENOMEM. */
 int st_gmem_unmap_all(struct st_gmem *g, struct st_gmem_unmap *u);
 
+/* Devices see what is mapped and unmapped between these two at once, all of it:
+ * memory that is taken out and put back in other pieces never seems to be gone.
+ * The unmaps are done after the commit. */
+void st_gmem_begin(struct st_gmem *g);
+void st_gmem_commit(struct st_gmem *g);
+
 /* ---- A device's side: a view belongs to its loop ---- */
 
 /* NULL: no memory, or ST_GMEM_VIEWS are open. On loop L. */

@@ -122,6 +122,69 @@ maps_are_checked(void **state)
     assert_int_equal(map(3, 1, 0, true), 0);
 }
 
+/* Memory that is split in other pieces is there all the time. */
+static void
+a_change_is_seen_whole(void **state)
+{
+    struct st_gmem_unmap u[3] = {
+        {.done = count_unmap}, {.done = count_unmap}, {.done = count_unmap}};
+    struct st_gmem_stats stats;
+    struct st_gmem_view *late;
+    struct st_gmem_use use = {0};
+    struct iovec iov[4];
+    unsigned n = 0;
+
+    (void)state;
+    assert_int_equal(map(0, 16, 0, true), 0);
+    assert_int_equal(st_gmem_get(rig.v, &use, 2 * PAGE, PAGE, true, iov, &n, 4),
+                     0);
+    st_gmem_begin(rig.g);
+    assert_int_equal(st_gmem_unmap(rig.g, 0, 16 * PAGE, &u[0]), 0);
+    assert_int_equal(st_gmem_unmap(rig.g, 0, 16 * PAGE, &u[1]), -ENOENT);
+    assert_int_equal(map(0, 4, 0, true), 0);
+    assert_int_equal(map(0, 4, 0, true), -EEXIST);
+    assert_int_equal(map(4, 12, 4, false), 0);
+    /* Came and went: nobody ever sees it. */
+    assert_int_equal(map(40, 1, 40, true), 0);
+    assert_int_equal(st_gmem_unmap(rig.g, 40 * PAGE, PAGE, &u[1]), 0);
+    settle();
+    late = st_gmem_open(rig.g, rig.loop); /* sees the old table, too */
+    assert_non_null(st_gmem_peek(late, 8 * PAGE, 8, true));
+    assert_int_equal(rig.unmapped, 0);
+    assert_non_null(st_gmem_peek(rig.v, 0, 16 * PAGE, true));
+    st_gmem_commit(rig.g);
+    assert_non_null(st_gmem_peek(rig.v, 0, 4 * PAGE, true));
+    assert_null(st_gmem_peek(rig.v, 0, 16 * PAGE, false));
+    assert_non_null(st_gmem_peek(late, 8 * PAGE, 8, false));
+    assert_null(st_gmem_peek(late, 8 * PAGE, 8, true));
+    assert_null(st_gmem_peek(rig.v, 40 * PAGE, 8, false));
+    settle();
+    assert_int_equal(rig.unmapped, 1); /* page 40's; the other is in use */
+    assert_int_equal(rig.released, 1);
+    st_gmem_put(rig.v, &use);
+    settle();
+    assert_int_equal(rig.unmapped, 2);
+    assert_int_equal(rig.released, 2);
+    st_gmem_stats(rig.g, &stats);
+    assert_int_equal(stats.maps, 2);
+    assert_int_equal(stats.bytes, 16 * PAGE);
+
+    st_gmem_begin(rig.g);
+    assert_int_equal(map(20, 1, 20, true), 0);
+    assert_int_equal(st_gmem_unmap_all(rig.g, &u[2]), 0);
+    assert_int_equal(map(30, 1, 30, true), 0);
+    assert_non_null(st_gmem_peek(rig.v, 0, 4 * PAGE, true));
+    st_gmem_commit(rig.g);
+    assert_null(st_gmem_peek(rig.v, 0, 8, true));
+    assert_non_null(st_gmem_peek(rig.v, 30 * PAGE, 8, true));
+    settle();
+    assert_int_equal(rig.unmapped, 3);
+    assert_int_equal(rig.released, 5);
+    st_gmem_begin(rig.g);
+    st_gmem_commit(rig.g); /* nothing at all */
+    st_gmem_close(late);
+}
+
 static void
 an_address_becomes_iovecs(void **state)
 {
@@ -482,6 +545,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         T(maps_are_checked),
+        T(a_change_is_seen_whole),
         T(an_address_becomes_iovecs),
         T(a_refused_get_changes_nothing),
         T(copies_are_whole_or_nothing),
