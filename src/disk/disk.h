@@ -58,8 +58,9 @@ bool st_disk_deserted(struct st_disk *d);
 /* The name that it was created with, lent for its life. Any thread. */
 const char *st_disk_name(const struct st_disk *d);
 
-/* Constant while no edit runs: what front ends may show. performs holds every
- * operation that the root can carry out, natively or by emulation. */
+/* Constant for the disk's life, whatever is inserted: what front ends may show.
+ * performs holds every operation that the root can carry out, natively or by
+ * emulation. Any thread. */
 const struct st_props *st_disk_props(const struct st_disk *d);
 
 /* The published size in bytes. Any thread. */

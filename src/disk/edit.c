@@ -158,7 +158,9 @@ set_place(struct st_disk *d, struct st_node *parent, struct st_node *node)
     pthread_mutex_unlock(&d->mutex);
 }
 
-/* What front ends have seen must stay true. */
+/* What front ends have seen must stay true: the disk's properties are never
+ * written again, since loops read them at any time. What is left out is only a
+ * hint to them. */
 static bool
 same_face(const struct st_props *a, const struct st_props *b)
 {
@@ -249,7 +251,6 @@ swapped(struct st_task *t)
             e->node->nchild = 0; /* in the tree, not its own any more */
             st_node_close(e->node);
         }
-        disk_derive(d, d->node, &d->props);
         disk_publish(d, ST_EVENT_DEPTH);
     } else if (!e->kind) {
         e->node->nchild = 0; /* the caller's again, as it was */
