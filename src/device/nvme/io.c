@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * The NVM command set (NVM Command Set 3): the life of a command, and those
- * that are one request: read, write, flush, fused compare and write. Compare is
- * here, too; see nvme_io.h for the rest.
+ * that are one request for each disk: read, write, flush. See nvme_io.h for the
+ * others.
  *
  * What is checked, in this order: fields of the command, the largest transfer,
  * the range, read-only, where the data is. Guest memory is not touched before
@@ -135,14 +135,6 @@ end_run(struct st_task *t)
     end(st_container(t, struct nvme_cmd, task));
 }
 
-/* One of a fused pair failed: the other is aborted for that (Base, "Fused
- * Operations"). */
-static uint16_t
-because_of(uint16_t status)
-{
-    return (uint16_t)(NVME_ABORTED_FUSED_FAILED | (status & NVME_DNR));
-}
-
 /* C ends with STATUS; so does its first, which has none of its own, for the
  * same reason. */
 static void
@@ -150,7 +142,7 @@ set_status(struct nvme_cmd *c, uint16_t status)
 {
     c->status = status;
     if (c->fused && c->fused->status == NVME_OK && status != NVME_OK)
-        c->fused->status = because_of(status);
+        c->fused->status = nvme_because_of(status);
 }
 
 void
@@ -213,7 +205,7 @@ failed(struct nvme_cmd *c, enum st_status s)
         if (!is_writes(s)) {
             c->fused->status = status;
             if (s != ST_ABORTED)
-                status = because_of(status);
+                status = nvme_because_of(status);
         }
     }
     st_nvme_io_end(c, status);
@@ -347,8 +339,8 @@ st_nvme_io_data(struct nvme_cmd *c, uint64_t len, bool to_host)
 
 /* ---- Read, write ---- */
 
-static void
-transferred(struct nvme_cmd *c)
+void
+st_nvme_io_transferred(struct nvme_cmd *c)
 {
     st_nvme_io_count(c);
     st_nvme_io_end(c, NVME_OK);
@@ -369,7 +361,7 @@ transfer(struct nvme_cmd *c, bool write)
     }
     st_nvme_io_submit(c, write ? ST_OP_WRITE : ST_OP_READ,
                       write ? st_nvme_io_fua(c) : 0, c->at, c->left,
-                      (struct st_buf){c->data.iov, 0}, transferred);
+                      (struct st_buf){c->data.iov, 0}, st_nvme_io_transferred);
 }
 
 /* ---- Flush ---- */
@@ -418,158 +410,6 @@ flushed(struct nvme_cmd *c, enum st_status s)
         c->status = status_of(s);
     c->io->close(c->io, door);
     flush_next(c);
-}
-
-/* ---- Compare ---- */
-
-/* Where B's first LEN bytes differ from P's: a place at or shortly before the
- * first; LEN: nowhere. The guest may change B meanwhile. */
-static size_t
-differ_at(struct st_buf b, const uint8_t *p, size_t len)
-{
-    size_t at = 0;
-
-    for (; at < len; b.iov++, b.skip = 0) {
-        const uint8_t *q = (const uint8_t *)b.iov->iov_base + b.skip;
-        size_t n = st_min(len - at, b.iov->iov_len - b.skip);
-
-        if (memcmp(q, p + at, n)) {
-            for (size_t i = 0; i < n; i++)
-                if (q[i] != p[at + i])
-                    return at + i;
-            return at;
-        }
-        at += n;
-    }
-    return len;
-}
-
-static void compare_next(struct nvme_cmd *c);
-
-static void
-compare_read(struct nvme_cmd *c)
-{
-    uint64_t n = c->req->len;
-    size_t at =
-        differ_at(st_buf_advance((struct st_buf){c->data.iov, 0}, c->passed),
-                  c->work->data, n);
-
-    if (at < n) {
-        c->error_lba = (c->at + at) >> c->door->ns->shift;
-        st_nvme_io_end(c, NVME_COMPARE_FAILURE | NVME_DNR);
-        return;
-    }
-    c->at += n;
-    c->left -= n;
-    c->passed += n;
-    compare_next(c);
-}
-
-static void
-compare_next(struct nvme_cmd *c)
-{
-    struct nvme_buffer *b = c->work;
-    uint64_t n = st_min(c->left, NVME_BUFFER);
-
-    if (!n) {
-        transferred(c);
-        return;
-    }
-    if (st_nvme_io_stopped(c))
-        return;
-    b->iov = (struct iovec){b->data, n};
-    st_nvme_io_submit(c, ST_OP_READ, 0, c->at, n, (struct st_buf){&b->iov, 0},
-                      compare_read);
-}
-
-static void
-compare(struct nvme_cmd *c)
-{
-    uint16_t status = st_nvme_io_blocks(c, NVME_DATA_MAX);
-
-    if (status == NVME_OK)
-        status = st_nvme_io_data(c, c->left, false);
-    if (status != NVME_OK) {
-        st_nvme_io_end_soon(c, status);
-        return;
-    }
-    c->passed = 0;
-    st_nvme_pool_get(c, compare_next);
-}
-
-/* ---- Fused Compare and Write ---- */
-
-static void
-fused_written(struct nvme_cmd *c)
-{
-    st_nvme_io_count(c->fused);
-    transferred(c);
-}
-
-/* Both data are copied, once: what was compared is what counts. */
-static void
-fused_go(struct nvme_cmd *c)
-{
-    struct nvme_buffer *b = c->work;
-    uint64_t n = c->left;
-
-    st_buf_read((struct st_buf){c->fused->data.iov, 0}, b->data, n);
-    st_buf_read((struct st_buf){c->data.iov, 0}, b->data + n, n);
-    data_put(c->fused);
-    data_put(c);
-    b->iov = (struct iovec){b->data, 2 * n};
-    st_nvme_io_submit(c, ST_OP_COMPARE_AND_WRITE, st_nvme_io_fua(c), c->at, n,
-                      (struct st_buf){&b->iov, 0}, fused_written);
-}
-
-static bool
-same_blocks(const struct nvme_sqe *a, const struct nvme_sqe *b)
-{
-    return le32_get(a->cdw10) == le32_get(b->cdw10) &&
-           le32_get(a->cdw11) == le32_get(b->cdw11) &&
-           (le32_get(a->cdw12) & 0xffff) == (le32_get(b->cdw12) & 0xffff);
-}
-
-/* May the pair of FIRST and C be carried out? Else why not: *ONE and *TWO. */
-static void
-fused_check(struct nvme_cmd *first, struct nvme_cmd *c, uint16_t *one,
-            uint16_t *two)
-{
-    uint32_t nlb = le32_get(c->sqe.cdw12) & 0xffff;
-
-    if (first->sqe.opcode != NVME_COMPARE || c->sqe.opcode != NVME_WRITE ||
-        first->door != c->door || !same_blocks(&first->sqe, &c->sqe)) {
-        *one = *two = NVME_INVALID_FIELD | NVME_DNR;
-        return;
-    }
-    if (nlb >= (uint32_t)NVME_FUSED_MAX >> c->door->ns->shift) {
-        *one = *two = NVME_ATOMIC_WRITE_UNIT_EXCEEDED | NVME_DNR;
-        return;
-    }
-    if (le32_get(first->sqe.cdw12) & NVME_RW_PRINFO)
-        *one = NVME_INVALID_PROTECTION_INFO | NVME_DNR;
-    else if (le32_get(c->sqe.cdw12) & NVME_RW_PRINFO)
-        *two = NVME_INVALID_PROTECTION_INFO | NVME_DNR;
-    else if ((*one = st_nvme_io_blocks(c, NVME_FUSED_MAX)) != NVME_OK)
-        first->error_lba = c->error_lba;
-    else if ((*two = st_nvme_io_writable(c)) == NVME_OK &&
-             (*one = st_nvme_io_data(first, c->left, false)) == NVME_OK)
-        *two = st_nvme_io_data(c, c->left, false);
-}
-
-static void
-fused(struct nvme_cmd *c)
-{
-    struct nvme_cmd *first = c->fused;
-    uint16_t one = NVME_OK, two = NVME_OK;
-
-    fused_check(first, c, &one, &two);
-    if (one == NVME_OK && two == NVME_OK) {
-        st_nvme_pool_get(c, fused_go);
-        return;
-    }
-    first->status = one;
-    st_nvme_io_end_soon(c, two == NVME_OK ? because_of(one) : two);
 }
 
 /* ---- The contract ---- */
@@ -623,7 +463,7 @@ dispatch(struct nvme_cmd *c)
         flush_one(c);
         return;
     case NVME_COMPARE:
-        compare(c);
+        st_nvme_io_compare(c);
         return;
     case NVME_WRITE_ZEROES:
         st_nvme_io_zeroes(c);
@@ -672,7 +512,8 @@ void
 st_nvme_io_start(struct nvme_cmd *c)
 {
     if (__builtin_expect(c->door != NULL, 1)) {
-        start(c, __builtin_expect(c->fused != NULL, 0) ? fused : dispatch);
+        start(c, __builtin_expect(c->fused != NULL, 0) ? st_nvme_io_fused
+                                                       : dispatch);
     } else if (c->sqe.opcode == NVME_FLUSH && !c->fused) {
         start_broadcast(c);
     } else {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * What the files of the NVM command set share: io.c (life of a command, read,
- * write, flush, compare), io_ranges.c (what goes in slices), io_pool.c
+ * write, flush), io_compare.c, io_ranges.c (what goes in slices), io_pool.c
  * (buffers). Private to them.
  *
  *   start --> [data] --> [buffer] --> request --> next --> ... --> end --> done
@@ -95,7 +95,21 @@ bool st_nvme_io_stopped(struct nvme_cmd *c);
 /* Its last request has ended well. */
 void st_nvme_io_ended(struct nvme_cmd *c);
 
-/* ---- io_ranges.c: each begins a command whose slot is ready ---- */
+/* Its last request has ended well, and all its data went over. */
+void st_nvme_io_transferred(struct nvme_cmd *c);
+
+/* One of a fused pair failed with STATUS: the other is aborted for that. */
+static inline uint16_t
+nvme_because_of(uint16_t status)
+{
+    return (uint16_t)(NVME_ABORTED_FUSED_FAILED | (status & NVME_DNR));
+}
+
+/* ---- io_compare.c, io_ranges.c: each begins a command whose request is ready
+ * ---- */
+
+void st_nvme_io_compare(struct nvme_cmd *c);
+void st_nvme_io_fused(struct nvme_cmd *c);
 
 void st_nvme_io_zeroes(struct nvme_cmd *c);
 void st_nvme_io_verify(struct nvme_cmd *c);
