@@ -1,28 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
  * strata nbd: disks over NBD, until a signal, the verb quit or the only client
- * ends it.
- *
- *   main's thread:  the control loop: signals, new clients, edits, the end
- *   N threads:      an I/O loop each
- *
- *   options -> signals -> disks, exports -> sockets -> sandbox -> threads
- *           -> ready
- *   SIGTERM: drain, flush, close in reverse; again: cut the clients off
+ * ends it. What it has of its own are one door and its exports; see server.h.
  */
 #include <errno.h>
-#include <sched.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 
-#include "cmd.h"
-#include "control.h"
-#include "graph.h"
+#include "mem.h"
 #include "notify.h"
-#include "sandbox.h"
-#include "version.h"
+#include "server.h"
 
 enum {
     UNIX,
@@ -42,7 +29,6 @@ enum {
     ENGINE,
     STOP_TIMEOUT
 };
-enum { THREADS_MAX = 64 };
 
 #define DOOR "nbd"
 
@@ -68,49 +54,29 @@ static const struct st_cmd_option nbd_options[] = {
      0},
     {"tls-psk", ST_CMD_TEXT, "FILE", "users with keys: lines USER:HEX", 0, 0,
      0},
-    {"api", ST_CMD_TEXT, "PATH[,mode=MODE][,group=GROUP]",
-     "control socket for strata ctl, strata top and curl", 0, 0, 0},
+    ST_CMD_API,
     ST_CMD_USER,
     ST_CMD_ALLOW_PATH,
     ST_CMD_NO_SANDBOX,
-    {"threads", ST_CMD_NUMBER, "N",
-     "I/O loops; by 0, one up to two CPUs, then half of them up to four", 0, 0,
-     THREADS_MAX},
+    ST_CMD_THREADS,
     ST_CMD_POLL,
     ST_CMD_ENGINE,
-    {"stop-timeout", ST_CMD_NUMBER, "SECONDS",
-     "how long SIGTERM waits for clients to leave", 10, 0, 86400},
+    ST_CMD_STOP_TIMEOUT,
     {0},
 };
 
-struct server {
-    struct st_cmd_world world;
-    struct st_cmd_address address, api;
+struct nbd {
+    struct st_server server; /* first */
+    struct st_cmd_address address;
     const struct st_cmd_args *args;
-    struct st_graph *graph;
-    struct st_control *control;
-    struct st_loop *loop[THREADS_MAX];
-    unsigned nloops, started, stop_s;
-    int notify; /* of notify.h */
-    bool stopping, over;
-    int rc; /* of st_graph_stop */
 };
-
-static unsigned
-default_threads(void)
-{
-    cpu_set_t set;
-    int n = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
-
-    return n <= 2 ? 1 : n < 8 ? (unsigned)n / 2 : 4;
-}
 
 /* What is wrong with the command line and needs nothing opened to see it. */
 static int
-check_args(struct server *s)
+check_args(struct nbd *n)
 {
-    const struct st_cmd_args *a = s->args;
-    bool many = a->nmany[EXPORT], sandbox = !a->text[NO_SANDBOX];
+    const struct st_cmd_args *a = n->args;
+    bool many = a->nmany[EXPORT];
     struct st_err err;
 
     if (a->nrest + many != 1)
@@ -129,56 +95,16 @@ check_args(struct server *s)
         return st_cmd_fail(ST_EXIT_USAGE,
                            "--tls-certificates and --tls-psk have no effect "
                            "without --tls on or --tls require");
-    if (a->nmany[ALLOW_PATH] && (!sandbox || !a->text[API]))
-        return st_cmd_fail(ST_EXIT_USAGE,
-                           sandbox ? "--allow-path has no effect without --api"
-                                   : "--allow-path has no effect with "
-                                     "--no-sandbox");
-    if (st_cmd_address_parse(&s->address, a->text[UNIX], a->text[ADDR],
-                             a->text[FD], &err) < 0 ||
-        (a->text[API] &&
-         st_cmd_address_unix(&s->api, "--api", a->text[API], &err) < 0))
+    if (st_cmd_address_parse(&n->address, a->text[UNIX], a->text[ADDR],
+                             a->text[FD], &err) < 0)
         return st_cmd_fail(ST_EXIT_USAGE, "%s", err.text);
     return 0;
 }
 
-/* ---- The end ---- */
-
 static void
-server_over(void *arg)
+nbd_print(struct st_server *s)
 {
-    ((struct server *)arg)->over = true;
-}
-
-static void
-server_stopped(void *arg, int rc)
-{
-    struct server *s = arg;
-
-    s->rc = rc;
-    if (s->control)
-        st_control_destroy(s->control, server_over, s);
-    else
-        s->over = true;
-}
-
-static void
-server_stop(void *arg)
-{
-    struct server *s = arg;
-
-    if (s->stopping)
-        return;
-    s->stopping = true;
-    st_cmd_notify_stopping(s->notify);
-    st_graph_stop(s->graph, s->stop_s * UINT64_C(1000000000), server_stopped,
-                  s);
-}
-
-static void
-server_print(struct server *s)
-{
-    const struct st_graph_disk *d = NULL;
+    struct nbd *nbd = (struct nbd *)s;
     const struct st_graph_door *door = st_graph_next_door(s->graph, NULL);
     struct st_nbd_stats n = {0};
 
@@ -188,237 +114,120 @@ server_print(struct server *s)
             "nbd '%s' engine='%s' threads=%u clients=%ju clients_total=%ju\n"
             "    requests=%ju errors=%ju protocol_errors=%ju bytes_in=%ju "
             "bytes_out=%ju\n",
-            s->address.before, st_domain_engine(s->world.domain), s->nloops,
+            nbd->address.before, st_domain_engine(s->world.domain), s->nloops,
             (uintmax_t)n.clients, (uintmax_t)n.clients_total,
             (uintmax_t)n.requests, (uintmax_t)n.errors,
             (uintmax_t)n.protocol_errors, (uintmax_t)n.bytes_in,
             (uintmax_t)n.bytes_out);
-    while ((d = st_graph_next_disk(s->graph, d)))
-        st_inspect_print(stderr, d->disk);
 }
-
-static void
-server_signal(struct st_cmd_world *w, int signal)
-{
-    struct server *s = st_container(w, struct server, world);
-
-    if (signal == SIGUSR1)
-        server_print(s);
-    else if (s->stopping)
-        st_graph_cut(s->graph);
-    else
-        server_stop(s);
-}
-
-/* ---- The beginning ---- */
 
 /* One disk, served by its name. */
 static int
-add_export(struct server *s, const char *text, bool named, struct st_err *err)
+add_export(struct nbd *n, const char *text, bool named, struct st_err *err)
 {
     const char *spec = named ? strchr(text, '=') + 1 : text, *disk;
     st_autofree char *name =
         strndup(text, named ? (size_t)(spec - text) - 1 : 0);
+    struct st_graph *g = n->server.graph;
     int rc = name ? 0 : st_err_set(err, ENOMEM, "no memory");
 
     if (rc == 0)
-        rc = st_graph_open(s->graph, name, spec, s->args->text[RO], &disk, err);
-    return rc ? rc : st_graph_export(s->graph, DOOR, name, disk, err);
+        rc = st_graph_open(g, name, spec, n->args->text[RO], &disk, err);
+    return rc ? rc : st_graph_export(g, DOOR, name, disk, err);
 }
 
-/* Everything that opens something. */
 static int
-set_up(struct server *s, struct st_err *err)
+nbd_set_up(struct st_server *s, struct st_err *err)
 {
-    const struct st_cmd_args *a = s->args;
-    unsigned threads =
-        a->number[THREADS] ? a->number[THREADS] : default_threads();
-    struct st_graph_opts graph = {.control = s->world.home,
-                                  .loops = s->loop,
-                                  .quit = server_stop,
-                                  .arg = s};
+    struct nbd *n = (struct nbd *)s;
+    const struct st_cmd_args *a = n->args;
     struct st_nbd_opts door = {.tls = a->number[TLS],
                                .tls_certificates = a->text[TLS_CERTIFICATES],
                                .tls_psk = a->text[TLS_PSK]};
+    int rc = st_graph_add_nbd(s->graph, DOOR, &door, err);
+
+    if (rc == 0 && a->nrest)
+        rc = add_export(n, a->rest[0], false, err);
+    for (unsigned i = 0; rc == 0 && i < a->nmany[EXPORT]; i++)
+        rc = add_export(n, a->many[EXPORT][i], true, err);
+    return rc ? rc : st_cmd_address_open(&n->address, err);
+}
+
+static int
+nbd_open_doors(struct st_server *s, struct st_err *err)
+{
+    struct nbd *n = (struct nbd *)s;
+    struct st_cmd_address *a = &n->address;
     int rc = 0;
 
-    while (rc == 0 && s->nloops < threads) {
-        rc = st_loop_create(s->world.domain, &s->loop[s->nloops], err);
-        s->nloops += rc == 0;
-    }
-    graph.nloops = s->nloops;
-    if (rc == 0)
-        rc = st_graph_create(&graph, &s->graph, err);
-    if (rc == 0)
-        rc = st_graph_add_nbd(s->graph, DOOR, &door, err);
-    if (rc == 0 && a->nrest)
-        rc = add_export(s, a->rest[0], false, err);
-    for (unsigned i = 0; rc == 0 && i < a->nmany[EXPORT]; i++)
-        rc = add_export(s, a->many[EXPORT][i], true, err);
-    if (rc == 0)
-        rc = st_cmd_address_open(&s->address, err);
-    if (rc == 0 && a->text[API])
-        rc = st_cmd_address_open(&s->api, err);
-    return rc;
-}
+    for (unsigned i = 0; rc == 0 && i < a->nfds; i++) {
+        int fd = a->fd[i];
 
-/* From here on nothing is opened but below --allow-path. */
-static int
-enter_sandbox(struct server *s, struct st_err *err)
-{
-    const struct st_cmd_args *a = s->args;
-    const char *socket[] = {*s->address.path ? s->address.path : NULL,
-                            *s->api.path ? s->api.path : NULL};
-    const struct st_sandbox_opts o = {.log = &s->world.log,
-                                      .off = a->text[NO_SANDBOX],
-                                      .user = a->text[USER],
-                                      .allow = a->many[ALLOW_PATH],
-                                      .nallow = a->nmany[ALLOW_PATH],
-                                      .socket = socket,
-                                      .nsockets = 2};
-
-    return st_sandbox_enter(&o, err);
-}
-
-static int
-start_loops(struct server *s, struct st_err *err)
-{
-    while (s->started < s->nloops) {
-        char name[16];
-        int rc;
-
-        snprintf(name, sizeof(name), "io-%u", s->started);
-        rc = st_loop_start(s->loop[s->started], name);
-        if (rc < 0)
-            return st_err_set(err, -rc, "cannot start a thread: %s",
-                              st_strerror(rc));
-        s->started++;
-    }
-    return 0;
-}
-
-/* From the last thing opened to the moment when clients can come. */
-static int
-start(struct server *s, struct st_err *err)
-{
-    int rc = start_loops(s, err);
-
-    if (rc == 0 && s->api.nfds) {
-        struct st_control_opts o = {.graph = s->graph,
-                                    .fd = s->api.fd[0],
-                                    .allowed_uid = (uid_t)-1,
-                                    .version = ST_VERSION};
-
-        s->api.fd[0] = -1; /* taken, even on failure */
-        rc = st_control_create(&o, &s->control, err);
-    }
-    for (unsigned i = 0; rc == 0 && i < s->address.nfds; i++) {
-        int fd = s->address.fd[i];
-
-        s->address.fd[i] = -1;
-        rc = s->address.connected
-                 ? st_graph_connection(s->graph, DOOR, fd, server_stop, s, err)
-                 : st_graph_listen(s->graph, DOOR, fd, err);
+        a->fd[i] = -1;
+        rc = a->connected ? st_graph_connection(s->graph, DOOR, fd,
+                                                st_server_stop, s, err)
+                          : st_graph_listen(s->graph, DOOR, fd, err);
     }
     return rc;
 }
 
-/* Close what set_up opened. A door closes through its loops; where they cannot
- * run, the process just ends: nobody was served. */
 static void
-give_up(struct server *s)
+nbd_ready(struct st_server *s)
 {
-    if (s->graph && start_loops(s, NULL) == 0) {
-        server_stop(s);
-        return;
-    }
-    s->over = true;
-    s->rc = s->graph ? -ETIMEDOUT : 0;
-}
-
-static void
-say_ready(struct server *s)
-{
-    const struct st_cmd_args *a = s->args;
+    struct nbd *nbd = (struct nbd *)s;
+    const struct st_cmd_args *a = nbd->args;
     const struct st_log *log = &s->world.notice;
+    const char *before = nbd->address.before, *after = nbd->address.after;
     unsigned n = a->nrest ? 1 : a->nmany[EXPORT];
 
     if (a->nmany[EXPORT] > 1)
-        st_info(log, "serving %u exports on %s%s", a->nmany[EXPORT],
-                s->address.before, s->address.after);
+        st_info(log, "serving %u exports on %s%s", n, before, after);
     else if (a->nmany[EXPORT])
         st_info(log, "serving %s on %s%.*s%s",
-                strchr(a->many[EXPORT][0], '=') + 1, s->address.before,
+                strchr(a->many[EXPORT][0], '=') + 1, before,
                 (int)strcspn(a->many[EXPORT][0], "="), a->many[EXPORT][0],
-                s->address.after);
+                after);
     else
-        st_info(log, "serving %s on %s%s", a->rest[0], s->address.before,
-                s->address.after);
+        st_info(log, "serving %s on %s%s", a->rest[0], before, after);
     st_cmd_notify_ready(s->notify, "%u export%s on %s%s", n, n == 1 ? "" : "s",
-                        s->address.before, s->address.after);
+                        before, after);
 }
 
-static int
-serve(struct server *s)
+static void
+nbd_close_sockets(struct st_server *s)
 {
-    struct st_err err;
-    int rc = set_up(s, &err);
-
-    s->notify = st_cmd_notify_open(&s->world.log);
-    if (rc == 0)
-        rc = enter_sandbox(s, &err);
-    if (rc == 0)
-        rc = start(s, &err);
-    if (rc == 0)
-        say_ready(s);
-    else
-        give_up(s);
-    st_loop_wait(s->world.home, &s->over);
-    if (rc < 0)
-        return st_cmd_fail_rc(rc == -EEXIST ? -EINVAL : rc, &err);
-    if (s->args->level > ST_LOG_WARN)
-        server_print(s);
-    if (s->rc == -ETIMEDOUT)
-        return st_cmd_fail(ST_EXIT_FAILED,
-                           "requests did not end in time and were abandoned, "
-                           "what they were to write may be lost");
-    if (s->rc < 0)
-        return st_cmd_fail(ST_EXIT_FAILED, "the last flush failed, what was "
-                                           "written before may be lost");
-    return ST_EXIT_OK;
+    st_cmd_address_close(&((struct nbd *)s)->address);
 }
 
 static int
 nbd_run(const struct st_cmd_args *a)
 {
-    struct server s = {
-        .args = a, .stop_s = a->number[STOP_TIMEOUT], .notify = -1};
-    int status = check_args(&s);
-    struct rlimit files;
+    struct nbd n = {.args = a};
+    const char *path = n.address.path;
+    const struct st_server_opts o = {.level = a->level,
+                                     .engine = a->number[ENGINE],
+                                     .poll_us = a->number[POLL_US],
+                                     .threads = a->number[THREADS],
+                                     .stop_s = a->number[STOP_TIMEOUT],
+                                     .api = a->text[API],
+                                     .user = a->text[USER],
+                                     .allow = a->many[ALLOW_PATH],
+                                     .nallow = a->nmany[ALLOW_PATH],
+                                     .no_sandbox = a->text[NO_SANDBOX],
+                                     .socket = &path,
+                                     .nsockets = 1,
+                                     .set_up = nbd_set_up,
+                                     .open_doors = nbd_open_doors,
+                                     .ready = nbd_ready,
+                                     .print = nbd_print,
+                                     .close_sockets = nbd_close_sockets};
+    int status = check_args(&n);
 
-    if (status)
-        return status;
-    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
-        files.rlim_cur = files.rlim_max; /* ST_CAP_NBD_CLIENTS is the limit */
-        setrlimit(RLIMIT_NOFILE, &files);
-    }
-    status = st_cmd_world_open(&s.world, a->level, a->number[ENGINE],
-                               a->number[POLL_US], server_signal);
     if (!status)
-        status = serve(&s);
-    st_cmd_address_close(&s.address);
-    st_cmd_address_close(&s.api);
-    if (s.notify >= 0)
-        close(s.notify);
-    if (s.rc == -ETIMEDOUT)
-        _exit(status); /* what was abandoned may still use the rest */
-    /* The threads first: what they still have to say is about disks. */
-    for (unsigned i = 0; i < s.nloops; i++)
-        st_loop_join(s.loop[i]);
-    st_graph_destroy(s.graph);
-    for (unsigned i = 0; i < s.nloops; i++)
-        st_loop_destroy(s.loop[i]);
-    st_cmd_world_close(&s.world);
+        status = st_server_check(&n.server, &o);
+    if (!status)
+        return st_server_run(&n.server);
+    nbd_close_sockets(&n.server);
     return status;
 }
 
