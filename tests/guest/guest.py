@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: MIT
+"""One guest, from its initramfs to its verdict.
+
+    QEMU's first serial line   the console: a log, and where a kernel complains
+    QEMU's second serial line  a Unix socket: lines from and to the script
+
+         guest                    harness
+         ok: SENTENCE     ---->   a test has passed
+         FAILED: SENTENCE ---->   ... has failed; skip: likewise
+             WORDS        ---->   shown
+         host: NAME ARGS  ---->   runs a function of the host's part
+                          <----   says: WORDS, as often as it likes
+                          <----   done: STATUS
+         file: NAME       ---->   a file, in base64, ends with a line "."
+         end              ---->   the script has ended
+"""
+
+import base64
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+
+import doors
+import packages
+from initramfs import Initramfs
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+HOST_SECONDS = 60
+MODULES = ("virtio_pci", "virtio_blk")
+
+# A kernel's line on the console begins with its time.
+COMPLAINT = re.compile(
+    r"^\[ *\d+\.\d+\].*(BUG:|WARNING:|Oops|INFO: task|general protection|"
+    r"Kernel panic|Unable to handle|UBSAN|KASAN|refcount_t)")
+
+APPEND = ("console=ttyS0 loglevel=5 panic=-1 oops=panic nosoftlockup "
+          "rcupdate.rcu_cpu_stall_suppress=1 random.trust_cpu=1 "
+          "nvme_core.multipath=N")
+
+
+class Counts:
+    def __init__(self):
+        self.passed = self.failed = self.skipped = 0
+
+    def take(self, line):
+        """Count and print one line of the guest."""
+        if line.startswith("ok: "):
+            self.passed += 1
+        elif line.startswith("FAILED: "):
+            self.failed += 1
+        elif line.startswith("skip: "):
+            self.skipped += 1
+        print(line, flush=True)
+
+
+def fetch(options, script):
+    """Give the trees with all that the script needs, fetched if need be."""
+    trees = {"busybox": packages.tree("bookworm", ["busybox-static"]),
+             "dash": packages.tree("bookworm", ["dash"]),
+             "kernel": packages.kernel(options.kernel),
+             "qemu": packages.tree(packages.NEWER, ["qemu-system-x86"])}
+    if script.words("tools"):
+        trees["tools"] = packages.tree("bookworm", script.words("tools"))
+    return trees
+
+
+def build(options, script, door, trees, path):
+    """Write the guest's initramfs to PATH."""
+    fs = Initramfs()
+    fs.file("busybox", packages.executable(trees["busybox"], "busybox"), 0o755)
+    fs.package(trees["dash"], "dash")
+    fs.link("usr/bin/sh", "dash")
+    fs.file("init", os.path.join(HERE, "init"), 0o755)
+    for name in ("lib.sh", "session"):
+        fs.file("guest/" + name, os.path.join(HERE, name))
+    fs.text("guest/script", script.guest)
+    names = door.names()
+    values = {"disk": names[0] if names else "", "disks": " ".join(names),
+              "door": options.door, "rounds": str(options.rounds)}
+    fs.text("guest/env", "".join(f"{k}={shlex.quote(v)}\n"
+                                 for k, v in values.items()))
+    if options.shell:
+        fs.text("guest/shell", "")
+    fs.text("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
+    fs.text("etc/group", "root:x:0:\n")
+    fs.text("etc/mtab", "")
+    for name in script.words("tools"):
+        fs.package(trees["tools"], name)
+    if options.door == "none":
+        fs.host_program("strata", options.strata)
+    for name in script.words("helpers"):
+        fs.host_program(name, os.path.join(options.helpers, name))
+    near = os.path.dirname(script.path) if script.path else HERE
+    for name in [os.path.join(near, x) for x in script.words("files")] + \
+            options.file:
+        fs.file("guest/" + os.path.basename(name), name)
+    _, root, version = trees["kernel"]
+    wanted = {}
+    for line in script.lines("module-options"): # NAME OPTION...
+        name, _, rest = line.partition(" ")
+        wanted[name.replace("-", "_")] = rest
+    order = fs.modules(root, version, [*MODULES, *script.words("modules")])
+    fs.text("guest/modules", "".join(
+        x + " " + wanted.get(os.path.basename(x).split(".")[0]
+                             .replace("-", "_"), "") + "\n" for x in order))
+    fs.write(path)
+
+
+def qemu_argv(options, door, trees, initrd, line):
+    argv = packages.program(trees["qemu"], "qemu-system-x86_64")
+    share = os.path.join(trees["qemu"], "usr", "share")
+    with open("/proc/cpuinfo", encoding="ascii", errors="replace") as f:
+        hardware = os.access("/dev/kvm", os.R_OK | os.W_OK) and \
+            re.search(r"^flags.*\b(svm|vmx)\b", f.read(), re.M)
+    argv += ["-L", os.path.join(share, "seabios"),
+             "-L", os.path.join(share, "qemu"),
+             "-no-user-config", "-nodefaults", "-display", "none",
+             "-no-reboot",
+             "-M", "q35,memory-backend=mem0,usb=off",
+             "-m", str(options.memory), "-smp", str(options.cpus),
+             "-object", f"memory-backend-memfd,id=mem0,"
+                        f"size={options.memory}M,share=on",
+             "-kernel", trees["kernel"][0], "-initrd", initrd]
+    argv += ["-accel", "kvm", "-cpu", "host"] if hardware else \
+        ["-accel", "tcg", "-cpu", "max,la57=off"]
+    if options.shell:
+        argv += ["-serial", "mon:stdio", "-serial", "null"]
+    else:
+        argv += ["-serial", "file:" + os.path.join(door.folder, "console.log"),
+                 "-chardev", f"socket,id=line,path={line},server=off",
+                 "-serial", "chardev:line",
+                 "-qmp", f"unix:{os.path.join(door.sockets, 'qmp')},server,"
+                         "nowait"]
+    return argv + ["-append", APPEND, *door.qemu()]
+
+
+class Conversation(threading.Thread):
+    """Reads the guest's lines until the line ends, and answers them."""
+
+    def __init__(self, listener, counts, folder, host_part, env):
+        super().__init__(daemon=True)
+        self.listener, self.counts, self.folder = listener, counts, folder
+        self.host_part, self.env = host_part, env
+        self.ended = False
+
+    def run(self):
+        connection, _ = self.listener.accept()
+        with connection, connection.makefile("rwb") as line:
+            while raw := line.readline():
+                text = raw.decode("utf-8", "replace").rstrip("\r\n")
+                if text == "end":
+                    self.ended = True
+                elif text.startswith("host: "):
+                    self.answer(line, text[6:])
+                elif text.startswith("file: "):
+                    self.receive(line, text[6:])
+                elif text:
+                    self.counts.take(text)
+
+    def answer(self, line, command):
+        """Run a function of the host's part, in a bash of its own."""
+        try:
+            p = subprocess.run(
+                ["bash", "-uc", self.host_part + "\n" + command],
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL, env=self.env, cwd=self.folder,
+                timeout=HOST_SECONDS, check=False)
+            status, said = p.returncode % 256, p.stdout
+        except subprocess.TimeoutExpired as e:
+            status, said = 124, (e.stdout or b"") + b"\ntimed out"
+        for text in said.decode("utf-8", "replace").splitlines():
+            line.write(b"says: " + text.encode() + b"\n")
+        line.write(b"done: %d\n" % status)
+        line.flush()
+
+    def receive(self, line, name):
+        data = b""
+        while (raw := line.readline()) and raw.strip() != b".":
+            data += raw.strip()
+        path = os.path.join(self.folder, os.path.basename(name))
+        with open(path, "wb") as f:
+            f.write(base64.b64decode(data))
+
+
+def console_tail(folder, lines=25):
+    try:
+        with open(os.path.join(folder, "console.log"), encoding="utf-8",
+                  errors="replace") as f:
+            return f.read().splitlines()[-lines:]
+    except OSError:
+        return []
+
+
+def complaints(folder, allowed):
+    """The kernel's lines that nobody wants to see."""
+    return [x for x in console_tail(folder, None or 100000)
+            if COMPLAINT.match(x) and
+            not any(re.search(a, x) for a in allowed)]
+
+
+def judge(options, script, folder):
+    """Boot, listen, judge. Gives the exit status."""
+    counts = Counts()
+    disks = options.disk or script.lines("disk")
+    sockets = tempfile.mkdtemp(prefix="st-")
+    door = doors.DOORS[options.door](options, disks, folder, sockets)
+    qemu = None
+    try:
+        trees = fetch(options, script)
+        initrd = os.path.join(folder, "initrd.cpio")
+        build(options, script, door, trees, initrd)
+        door.open()
+        line = os.path.join(sockets, "line")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(line)
+            listener.listen(1)
+            env = dict(os.environ, strata=options.strata, api=door.api,
+                       work=folder, qmp=os.path.join(sockets, "qmp"),
+                       log=door.log, here=HERE,
+                       pid=str(door.server.pid if door.server else ""))
+            talk = Conversation(listener, counts, folder, script.host, env)
+            talk.start()
+            argv = qemu_argv(options, door, trees, initrd, line)
+            if options.shell:
+                return subprocess.run(argv, check=False).returncode
+            qemu_log = os.path.join(folder, "qemu.log")
+            with open(qemu_log, "wb") as out:
+                # pylint: disable=consider-using-with
+                qemu = subprocess.Popen(argv, stdin=subprocess.DEVNULL,
+                                        stdout=out, stderr=out)
+            wait(options, script, counts, qemu, talk, folder, qemu_log)
+        wrong = door.close()
+        if options.door in ("vfio-user", "nbd"):
+            counts.take(f"FAILED: {wrong}: {door.said()}" if wrong else
+                        "ok: SIGTERM ends strata with 0")
+    except RuntimeError as e:
+        counts.take(f"FAILED: {e}")
+    finally:
+        if qemu and qemu.poll() is None:
+            qemu.kill()
+            qemu.wait()
+        door.kill()
+        shutil.rmtree(sockets, ignore_errors=True)
+    print(f"counts: {counts.passed} passed, {counts.failed} failed, "
+          f"{counts.skipped} skipped")
+    return 1 if counts.failed else 0
+
+
+def wait(options, script, counts, qemu, talk, folder, qemu_log):
+    """Until the guest has switched itself off, or the deadline."""
+    started = time.monotonic()
+    hung = False
+    try:
+        qemu.wait(options.deadline)
+    except subprocess.TimeoutExpired:
+        hung = True
+        qemu.send_signal(signal.SIGKILL)
+        qemu.wait()
+    talk.join(10)
+    took = time.monotonic() - started
+    if talk.ended and not hung and qemu.returncode == 0:
+        counts.take(f"ok: the guest ends ({took:.0f} s)")
+    else:
+        why = f"has not ended after {options.deadline} s" if hung else \
+            f"has gone, with QEMU's status {qemu.returncode}"
+        counts.take(f"FAILED: the guest {why}; the end of its console:")
+        with open(qemu_log, encoding="utf-8", errors="replace") as f:
+            words = console_tail(folder) + f.read().splitlines()[-5:]
+        for text in words:
+            print("    " + text)
+    bad = complaints(folder, script.lines("allow"))
+    counts.take("FAILED: the kernel complains" if bad else
+                "ok: the kernel does not complain")
+    for text in bad[:10]:
+        print("    " + text)
