@@ -17,7 +17,10 @@ enum {
     NVME_IDENTIFY_SIZE = 4096,
     NVME_ERROR_ENTRIES = 64, /* ELPE + 1 */
     NVME_NN_MAX = 1024,
-    NVME_AERL = 4, /* Asynchronous Event Requests outstanding at most */
+    NVME_AERL = 4,       /* Asynchronous Event Requests outstanding at most */
+    NVME_ABORTS = 4,     /* Aborts outstanding at most: ACL + 1 */
+    NVME_WCTEMP = 0x157, /* K; 06h's default, too */
+    NVME_CCTEMP = 0x175,
 };
 
 /* Constant for a controller's life. */
@@ -40,7 +43,7 @@ struct nvme_ns_table {
 };
 
 /* Identify (Base 5.17): fill PAGE for CNS, CSI, NSID, CNTID of SQE. NVME_OK or
- * a status. Sizes of disks are those of now. */
+ * a status. Sizes of disks are those of now. Any thread that may read T. */
 uint16_t st_nvme_identify(const struct nvme_info *info,
                           const struct nvme_ns_table *t,
                           const struct nvme_sqe *sqe,
@@ -51,16 +54,19 @@ uint16_t st_nvme_identify(const struct nvme_info *info,
 /* Every value that Set Features can change; st_nvme_features_reset gives the
  * defaults. The effects are the controller's. */
 struct nvme_features {
-    uint32_t arbitration, power, error_recovery;
+    uint32_t arbitration, power;
+    uint32_t error_recovery;    /* 05h, one for all namespaces */
     uint16_t over[9], under[9]; /* temperature thresholds by TMPSEL */
     bool write_cache;           /* 06h WCE */
     uint16_t nsq, ncq;          /* 07h, allotted (not 0-based) */
     uint8_t coalesce_threshold, coalesce_time; /* 08h: 0-based; 100 us */
     uint8_t *coalesce_off; /* 09h CD by vector; owned by the controller */
     unsigned vectors;
-    bool atomicity_off;    /* 0Ah DN */
-    uint32_t events;       /* 0Bh */
-    int64_t timestamp_set; /* 0Eh: ms that the clock is off, and origin */
+    bool atomicity_off; /* 0Ah DN */
+    uint32_t events;    /* 0Bh */
+    /* 0Eh: ms to add to now_ms, and origin. A reset leaves 0 here; whoever
+     * resets then subtracts the time: the clock counts from the reset. */
+    int64_t timestamp_set;
     bool timestamp_by_host;
     uint8_t host_behavior[512]; /* 16h */
     uint8_t host_id[16];        /* 81h */
@@ -68,6 +74,7 @@ struct nvme_features {
     uint32_t reservation_mask; /* 82h */
 };
 
+/* F's coalesce_off (NULL is fine) and vectors are set and stay. */
 void st_nvme_features_reset(struct nvme_features *f,
                             const struct nvme_info *info);
 
@@ -76,12 +83,14 @@ struct nvme_feature_env {
     const struct nvme_info *info;
     const struct nvme_ns_table *t;
     bool queues_exist;   /* 07h: an I/O queue has been created */
-    bool volatile_cache; /* 06h: some disk has one */
+    bool volatile_cache; /* some disk has one; not looked at: Identify says
+                          * that there is one, since one may come */
     uint64_t now_ms;     /* since the epoch, for 0Eh */
 };
 
 /* Bytes of data that the feature FID transfers (0: none): Set from the host,
- * Get to it; CDW11 matters for 81h. */
+ * Get to it; CDW11 matters for 81h. A Get of what a feature can (SEL 3) has no
+ * data, whatever this says. */
 unsigned st_nvme_feature_data(uint8_t fid, uint32_t cdw11);
 
 /* Carry out SQE; DATA holds (Set) or takes (Get) st_nvme_feature_data bytes.
