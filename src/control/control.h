@@ -20,7 +20,9 @@
  * A failure is {"error": "SENTENCE"} with the status that fits: 400 wrong in
  * itself, 403 another user, another origin or a value that cannot be set, 404,
  * 405, 409 contradicts what is, 413 body over 64 KiB, 415, 501 not supported,
- * 503 stopping or too many clients, 504 deadline, 507 no space, else 500.
+ * 503 stopping or too many clients, 504 deadline, 507 no space, else 500. What
+ * is no HTTP/1.1 request at all the library answers before we see it: 400, 414,
+ * 431 or 505 with its own sentence, as a page, or nothing; and closes.
  *
  * Only root, our own user and ALLOWED_UID may ask (SO_PEERCRED). No handler
  * blocks: an edit suspends its connection. Clients that are slow are cut off

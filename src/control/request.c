@@ -257,6 +257,58 @@ request_too_large(struct control_request *r)
     st_request_fail(r, 413, "the body is larger than 64 KiB");
 }
 
+/* ---- Where does the body end? ---- */
+
+struct framing {
+    unsigned lengths, codings;
+    const char *length;
+    bool chunked;
+};
+
+static enum MHD_Result
+request_framing(void *arg, enum MHD_ValueKind kind, const char *key,
+                const char *value)
+{
+    struct framing *f = arg;
+
+    (void)kind;
+    value = value ? value : "";
+    if (strcasecmp(key, "Content-Length") == 0) {
+        f->lengths++;
+        f->length = value;
+    } else if (strcasecmp(key, "Transfer-Encoding") == 0) {
+        f->codings++;
+        f->chunked = strcasecmp(value, "chunked") == 0;
+    }
+    return MHD_YES;
+}
+
+/* The length that was announced, 0 for none. What says two things at once
+ * (RFC 9112 6.1, 6.3) or what we cannot read has no end that we know: it is
+ * refused and, as a body that is too long, not read. */
+static void
+request_length(struct control_request *r)
+{
+    struct framing f = {0};
+    const char *why = NULL;
+
+    MHD_get_connection_values(r->mhd, MHD_HEADER_KIND, request_framing, &f);
+    if (f.lengths > 1)
+        why = "there are several Content-Length headers";
+    else if (f.lengths && f.codings)
+        why = "Content-Length and Transfer-Encoding exclude each other";
+    else if (f.codings > 1 || (f.codings && !f.chunked))
+        why = "the only Transfer-Encoding that is known here is chunked";
+    if (why) {
+        st_request_fail(r, 400, why);
+        r->announced = UINT64_MAX;
+        return;
+    }
+    r->announced = f.length ? strtoull(f.length, NULL, 10) : 0;
+    if (!r->status && r->announced > ST_CONTROL_BODY)
+        request_too_large(r);
+}
+
 struct control_request *
 st_request_create(struct control_conn *conn, struct MHD_Connection *mhd,
                   const char *url, const char *method)
@@ -264,7 +316,7 @@ st_request_create(struct control_conn *conn, struct MHD_Connection *mhd,
     struct control_request *r = calloc(1, sizeof(*r));
     struct query q = {.r = r};
     struct st_err err = {""};
-    const char *allow, *length;
+    const char *allow;
 
     if (!r)
         return NULL;
@@ -292,10 +344,7 @@ st_request_create(struct control_conn *conn, struct MHD_Connection *mhd,
     if (!r->status)
         MHD_get_connection_values(mhd, MHD_GET_ARGUMENT_KIND, request_query,
                                   &q);
-    length = request_header(r, "Content-Length");
-    r->announced = length ? strtoull(length, NULL, 10) : 0;
-    if (!r->status && r->announced > ST_CONTROL_BODY)
-        request_too_large(r);
+    request_length(r);
     return r;
 }
 

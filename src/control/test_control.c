@@ -386,6 +386,48 @@ chunks_are_a_body_too_but_not_for_ever(void **state)
     rig_stop(&r);
 }
 
+/* Two ends of one body are how a request is smuggled past somebody in front of
+ * us (RFC 9112 6.3); the sentence comes at once, and nothing behind it is taken
+ * for a request. */
+static void
+a_body_with_two_ends_is_refused(void **state)
+{
+    static const struct {
+        const char *headers, *part;
+    } rows[] = {
+        {"Content-Length: 8\r\nContent-Length: 2\r\n", "several"},
+        {"Content-Length: 8\r\ncontent-length: 8\r\n", "several"},
+        {"Transfer-Encoding: chunked\r\nContent-Length: 8\r\n", "exclude"},
+        {"Transfer-Encoding: gzip\r\n", "chunked"},
+        {"Transfer-Encoding: gzip, chunked\r\n", "chunked"},
+        {"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+         "chunked"},
+    };
+    struct rig r;
+
+    (void)state;
+    rig_start(&r, 0);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        char text[256];
+        int fd = rig_connect(&r);
+
+        snprintf(text, sizeof(text),
+                 "POST /v1/note HTTP/1.1\r\nHost: a\r\n%s\r\n",
+                 rows[i].headers);
+        rig_say(fd, text);
+        rig_say(fd, "{\"a\": 1}POST /v1/note HTTP/1.1\r\nHost: a\r\n\r\n");
+        rig_read(fd, &answer, false);
+        if (answer.status != 400 || !strstr(answer.body, rows[i].part))
+            fail_msg("%s: %u, %s", rows[i].headers, answer.status, answer.body);
+        rig_read(fd, &answer, false);
+        assert_int_equal(answer.status, 0); /* closed */
+        close(fd);
+    }
+    sync_with(&r);
+    assert_int_equal(r.graph.done, 0);
+    rig_stop(&r);
+}
+
 int
 main(void)
 {
@@ -402,6 +444,7 @@ main(void)
         cmocka_unit_test(failures_have_the_status_that_fits),
         cmocka_unit_test(a_large_body_is_refused_and_the_answer_is_seen),
         cmocka_unit_test(chunks_are_a_body_too_but_not_for_ever),
+        cmocka_unit_test(a_body_with_two_ends_is_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
