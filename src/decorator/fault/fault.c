@@ -21,16 +21,18 @@
 #include "fault_rules.h"
 
 enum {
-    DUE, /* the words of our frame */
+    DUE, /* the words of our frame; of one that hangs: HANGS */
     STATUS,
     RULES_TEXT = 1 << 16, /* bytes of a rules file, at most */
 };
+#define HANGS UINT64_MAX
 
 struct fault {
     struct st_node base;                    /* first */
     _Atomic(struct st_fault_rules *) rules; /* owned; freed by st_defer */
     pthread_mutex_t lock; /* guards chans, and rules against inspect */
     struct st_list chans; /* fault_chan.link */
+    _Atomic unsigned nhung;
 };
 
 struct fault_chan {
@@ -48,6 +50,14 @@ static struct st_req *
 fault_req(struct st_list *link)
 {
     return st_container(link, struct st_req, link);
+}
+
+static void
+fault_count_hung(struct st_chan *chan, int by)
+{
+    struct fault *f = (struct fault *)chan->node;
+
+    atomic_fetch_add(&f->nhung, (unsigned)by);
 }
 
 static uint64_t
@@ -84,9 +94,11 @@ fault_submit(struct st_chan *chan, struct st_req *req)
         return;
     }
     frame = st_push(req, fault_done, chan);
-    frame->u[DUE] = chan->loop->now + r->delay_ns;
+    frame->u[DUE] = r->hang ? HANGS : chan->loop->now + r->delay_ns;
     frame->u[STATUS] = status;
-    if (!r->hang) {
+    if (r->hang) {
+        fault_count_hung(chan, 1);
+    } else {
         at = &c->delayed;
         while (at->prev != &c->delayed && fault_due(at->prev) > frame->u[DUE])
             at = at->prev;
@@ -126,6 +138,8 @@ fault_fire(struct st_timer *t)
 static void
 fault_cancel(struct st_chan *chan, struct st_req *req)
 {
+    if (req->top[-1].u[DUE] == HANGS)
+        fault_count_hung(chan, -1);
     st_list_remove(&req->link);
     st_finish(chan->loop, req, ST_ABORTED);
 }
@@ -141,8 +155,10 @@ fault_release(struct st_task *t)
         return;
     }
     atomic_store(&c->posted, false);
-    while ((e = st_list_first(&c->hung)))
+    while ((e = st_list_first(&c->hung))) {
+        fault_count_hung(&c->base, -1);
         fault_go_on(c, e);
+    }
 }
 
 void
@@ -204,6 +220,7 @@ fault_inspect(struct st_node *n, struct st_inspect *v)
     struct fault *f = (struct fault *)n;
     struct st_fault_rules *rules;
 
+    v->u64(v, "hung", atomic_load(&f->nhung));
     pthread_mutex_lock(&f->lock);
     rules = atomic_load(&f->rules);
     for (unsigned i = 0; i < rules->n; i++) {
@@ -253,7 +270,7 @@ st_fault_load(struct st_node *n, const char *name, const char *text,
 }
 
 /* "rules": all of them, one a line. A text and not a file's name: a set must
- * not block, and whoever sets can read the file. */
+ * not block, and whoever sets can read the file. "hung": 0 lets all go. */
 static int
 fault_set(struct st_node *n, const char *name, const char *value,
           struct st_err *err)
@@ -262,6 +279,15 @@ fault_set(struct st_node *n, const char *name, const char *value,
         return st_err_set(err, EACCES,
                           "%s cannot be set, only all rules at once: rules",
                           name);
+    if (strcmp(name, "hung") == 0) {
+        if (strcmp(value, "0") != 0)
+            return st_err_set(err, EINVAL,
+                              "hung: '%.80s' cannot be set, only 0, which lets "
+                              "go of those that hang",
+                              value);
+        st_fault_release(n);
+        return 0;
+    }
     if (strcmp(name, "rules") != 0)
         return st_err_set(err, ENOENT, "%s has no value '%.80s'", n->label,
                           name);

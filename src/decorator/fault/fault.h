@@ -15,7 +15,7 @@
  *   WHAT    error=EIO      fail with this errno, or
  *           status=medium  so: medium guard conflict no-space read-only io
  *           delay=10ms     wait first (ns us ms s)
- *           hang           wait until cancelled, or for st_fault_release
+ *           hang           wait until cancelled or released
  *   WHEN    after=N    not for the first N requests that match
  *           every=N    for each N-th of the others
  *           p=0.01     with this probability
@@ -30,8 +30,9 @@
  * request fails whole or not at all. A rule counts its matches on a line that
  * all loops share: this is no node for measuring speed.
  *
- * inspect shows rules/N with text, matched and fired; set of "rules" does what
- * st_fault_load does.
+ * inspect shows hung, how many hang now, and rules/N with text, matched and
+ * fired. set of "rules" does what st_fault_load does, of "hung" to 0 what
+ * st_fault_release does.
  */
 #ifndef ST_FAULT_H
 #define ST_FAULT_H

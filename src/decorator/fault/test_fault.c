@@ -315,10 +315,49 @@ inspect_counts_each_rule(void **state)
         run(&r, ST_OP_READ, 0, 512);
     r.fault->ops->inspect(r.fault, &seen.base);
     assert_string_equal(seen.text,
-                        "rules/0/text=flush * hang rules/0/matched=0 "
+                        "hung=0 rules/0/text=flush * hang rules/0/matched=0 "
                         "rules/0/fired=0 "
                         "rules/1/text=read * error=EIO every=2 count=1 "
                         "rules/1/matched=5 rules/1/fired=1 ");
+    rig_stop(&r);
+}
+
+static uint64_t
+hung(struct rig *r)
+{
+    struct seen seen = {.base = {.u64 = see_u64, .text = see_text}};
+
+    r->fault->ops->inspect(r->fault, &seen.base);
+    assert_memory_equal(seen.text, "hung=", 5);
+    return strtoull(seen.text + 5, NULL, 10);
+}
+
+static void
+what_hangs_is_counted_and_let_go_by_a_set(void **state)
+{
+    struct rig r = rig_start("read * hang\nwrite * delay=1ms");
+    const struct st_node_ops *ops = r.fault->ops;
+    struct op read[3], write;
+    struct st_err err;
+
+    (void)state;
+    for (unsigned i = 0; i < 3; i++)
+        op_start(&r, &read[i], ST_OP_READ, i * 512ul, 512);
+    op_start(&r, &write, ST_OP_WRITE, 0, 512);
+    assert_int_equal(hung(&r), 3);
+    st_cancel(read[0].req);
+    st_cancel(write.req); /* which does not hang */
+    assert_int_equal(op_wait(&r, &read[0]), ST_ABORTED);
+    assert_int_equal(op_wait(&r, &write), ST_ABORTED);
+    assert_int_equal(hung(&r), 2);
+
+    assert_int_equal(ops->set(r.fault, "hung", "1", &err), -EINVAL);
+    assert_non_null(strstr(err.text, "only 0"));
+    assert_int_equal(hung(&r), 2);
+    assert_int_equal(ops->set(r.fault, "hung", "0", &err), 0);
+    assert_int_equal(op_wait(&r, &read[1]), ST_OK);
+    assert_int_equal(op_wait(&r, &read[2]), ST_OK);
+    assert_int_equal(hung(&r), 0);
     rig_stop(&r);
 }
 
@@ -337,10 +376,10 @@ its_rules_can_be_set(void **state)
                      0);
     assert_int_equal(run(&r, ST_OP_READ, 0, 512), ST_NO_SPACE);
     ops->inspect(r.fault, &seen.base);
-    assert_string_equal(seen.text,
-                        "rules/0/text=read * error=ENOSPC rules/0/matched=1 "
-                        "rules/0/fired=1 rules/1/text=flush * hang "
-                        "rules/1/matched=0 rules/1/fired=0 ");
+    assert_string_equal(
+        seen.text, "hung=0 rules/0/text=read * error=ENOSPC rules/0/matched=1 "
+                   "rules/0/fired=1 rules/1/text=flush * hang "
+                   "rules/1/matched=0 rules/1/fired=0 ");
     assert_int_equal(ops->set(r.fault, "rules", "read * bogus", &err), -EINVAL);
     assert_non_null(strstr(err.text, "rules line 1"));
     memset(long_text, '#', sizeof(long_text) - 1);
@@ -623,6 +662,7 @@ main(void)
         cmocka_unit_test(a_channel_may_close_before_its_release_arrives),
         cmocka_unit_test(rules_are_replaced_while_requests_wait),
         cmocka_unit_test(inspect_counts_each_rule),
+        cmocka_unit_test(what_hangs_is_counted_and_let_go_by_a_set),
         cmocka_unit_test(its_rules_can_be_set),
         cmocka_unit_test(a_wrong_rule_is_named),
         cmocka_unit_test(rules_have_a_limit),
