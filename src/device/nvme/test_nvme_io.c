@@ -624,6 +624,27 @@ a_refusal_can_be_given_up_too(void **state)
     assert_int_equal(s->ended, 1);
 }
 
+/* ---- Slots ---- */
+
+static void
+a_slot_keeps_its_request_which_grows(void **state)
+{
+    struct slot *s = blocks(0, NVME_READ, 0, 1);
+    struct st_req *req = malloc(st_req_size(1));
+
+    (void)state;
+    /* As made when the disk was not as deep. */
+    st_req_init(req, 1, NULL, NULL);
+    s->c.req = req;
+    assert_int_equal(run(s), NVME_OK);
+    req = s->c.req;
+    assert_int_equal(req->nframes, st_disk_frames(rig.ns[0].disk));
+    for (unsigned i = 0; i < 20; i++) {
+        assert_int_equal(run(blocks(0, NVME_WRITE, i, 1 + i)), NVME_OK);
+        assert_ptr_equal(s->c.req, req);
+    }
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 #define T4K(f)                                                                 \
     {                                                                          \
@@ -661,6 +682,7 @@ main(void)
         T(a_pair_is_given_up_by_either),
         T(what_hangs_can_be_given_up),
         T(a_refusal_can_be_given_up_too),
+        T(a_slot_keeps_its_request_which_grows),
     };
 
     return cmocka_run_group_tests_name("nvme_io", tests, NULL, NULL);

@@ -279,7 +279,7 @@ go(struct slot *s)
     start(s, st_nvme_io_start);
 }
 
-static uint16_t
+static inline uint16_t
 wait_for(struct slot *s)
 {
     while (!s->ended)
@@ -288,7 +288,7 @@ wait_for(struct slot *s)
     return s->c.status;
 }
 
-static uint16_t
+static inline uint16_t
 run(struct slot *s)
 {
     go(s);
