@@ -4,7 +4,10 @@
  * down (power.h). One round:
  *
  *   - some threads write, zero and trim, each in a part of the disk of its own
- *     and through a connection of its own; now and then with FUA
+ *     and through a connection of its own; in one half of that part always with
+ *     FUA, in the other never: dm-log-writes logs a write with FUA at once, and
+ *     one without only at the next flush, so that the older of two writes to
+ *     the same place would come last
  *   - when the first half of them is done, a flush through a last connection,
  *     which must cover them; the others go on meanwhile. Every third round has
  *     none: then only FUA counts
@@ -171,14 +174,16 @@ write_some(void *arg)
     struct run *r = w->run;
 
     for (int op = 0; op < OPS; op++) {
-        bool zero = draw(&w->seed, 6) == 0, fua = draw(&w->seed, 5) == 0;
-        uint64_t most = zero ? ZEROES_MAX : BLOCKS_MAX;
-        uint64_t n = 1 + draw(&w->seed, most < w->blocks ? most : w->blocks);
-        uint64_t first = w->first + draw(&w->seed, w->blocks - n + 1), gen;
-        unsigned type = !zero               ? NBD_WRITE
-                        : draw(&w->seed, 2) ? NBD_TRIM
-                                            : NBD_ZEROES;
+        bool zero = draw(&w->seed, 6) == 0, fua = draw(&w->seed, 4) == 0;
+        uint64_t most = zero ? ZEROES_MAX : BLOCKS_MAX, half = w->blocks / 2;
+        uint64_t n = 1 + draw(&w->seed, most < half ? most : half), gen;
+        uint64_t first =
+            w->first + (fua ? half : 0) + draw(&w->seed, half - n + 1);
+        unsigned type = NBD_WRITE;
 
+        if (zero) {
+            type = draw(&w->seed, 2) ? NBD_TRIM : NBD_ZEROES;
+        }
         pthread_mutex_lock(&r->lock);
         gen = ++r->gen;
         note(r, zero ? 'z' : 'w', first, n, gen);
@@ -231,7 +236,7 @@ power_write(int argc, char **argv)
     }
     flusher = nbd_open(r.socket, &size);
     r.blocks = size / POWER_BLOCK;
-    if (r.blocks < WRITERS || r.blocks > POWER_BLOCKS_MAX) {
+    if (r.blocks < 2 * WRITERS || r.blocks > POWER_BLOCKS_MAX) {
         errx(2, "a disk of %" PRIu64 " blocks", r.blocks);
     }
     for (uint64_t i = 0; i < WRITERS; i++) {
