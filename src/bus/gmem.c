@@ -388,6 +388,23 @@ gmap_prepare(struct st_gmem *g, struct gmap *m)
 }
 
 static void
+unmap_settled(struct st_deferred *d)
+{
+    struct st_gmem_unmap *u = st_container(d, struct st_gmem_unmap, defer);
+
+    unmap_done(&u->task);
+}
+
+/* Nothing leaves, but old tables may still wait: after them. */
+static void
+unmap_settle(struct st_task *task)
+{
+    struct st_gmem_unmap *u = st_container(task, struct st_gmem_unmap, task);
+
+    st_defer(u->gmem->home, &u->defer, unmap_settled);
+}
+
+static void
 unmap_begin(struct st_gmem *g, struct st_gmem_unmap *u)
 {
     u->gmem = g;
@@ -434,6 +451,13 @@ st_gmem_unmap_all(struct st_gmem *g, struct st_gmem_unmap *u)
 
     pthread_mutex_lock(&g->mutex);
     old = table_edited(g);
+    if (!old->n) {
+        unmap_begin(g, u);
+        u->task.run = unmap_settle;
+        st_post(g->home, &u->task);
+        pthread_mutex_unlock(&g->mutex);
+        return 0;
+    }
     t = table_new(g, 0);
     for (size_t i = 0; t && rc == 0 && i < old->n; i++)
         rc = gmap_prepare(g, old->map[i]) ? 0 : -ENOMEM;

@@ -62,6 +62,7 @@ struct st_gmem_unmap {
     /* Private. */
     struct st_gmem *gmem;
     struct st_task task;
+    struct st_deferred defer;
     _Atomic unsigned left;
 };
 

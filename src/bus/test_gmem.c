@@ -368,6 +368,28 @@ all_maps_leave_at_once(void **state)
     assert_int_equal(rig.released, 10);
 }
 
+/* Who has unmapped all may destroy it, also where there was nothing. */
+static void
+nothing_left_means_nothing_left(void **state)
+{
+    struct st_gmem_unmap u = {.done = count_unmap}, one = {.done = count_unmap};
+    struct st_gmem *g = st_gmem_create(rig.home);
+    struct st_gmem_map m = {.len = PAGE, .host = rig.ram};
+
+    (void)state;
+    assert_int_equal(st_gmem_unmap_all(g, &u), 0);
+    while (rig.unmapped < 1)
+        assert_true(st_domain_step(rig.d));
+    st_gmem_destroy(g);
+    g = st_gmem_create(rig.home);
+    assert_int_equal(st_gmem_map(g, &m), 0);
+    assert_int_equal(st_gmem_unmap(g, 0, PAGE, &one), 0);
+    assert_int_equal(st_gmem_unmap_all(g, &u), 0);
+    while (rig.unmapped < 3)
+        assert_true(st_domain_step(rig.d));
+    st_gmem_destroy(g);
+}
+
 static void
 a_view_can_close_while_a_map_leaves(void **state)
 {
@@ -552,6 +574,7 @@ main(void)
         T(an_unmap_waits_for_its_users_only),
         T(a_request_over_many_maps_holds_them_all),
         T(all_maps_leave_at_once),
+        T(nothing_left_means_nothing_left),
         T(a_view_can_close_while_a_map_leaves),
         T(views_are_limited),
         {"maps_change_under_many_loops (auto)", maps_change_under_many_loops,

@@ -492,7 +492,8 @@ st_vfio_command(struct st_vfio_user *v)
 
     if (st_vfio_fds(v) && c->command != VFIO_DMA_MAP &&
         c->command != VFIO_SET_IRQS) {
-        st_vfio_error(v, EINVAL); /* and they are closed */
+        st_vfio_fds_close(v);
+        st_vfio_error(v, EINVAL);
         if (!c->versioned)
             st_vfio_drop(v, "its VERSION has file descriptors");
         return;

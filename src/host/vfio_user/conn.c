@@ -279,6 +279,15 @@ st_vfio_fds(struct st_vfio_user *v)
     return NULL;
 }
 
+void
+st_vfio_fds_close(struct st_vfio_user *v)
+{
+    struct vfio_fds *f = st_vfio_fds(v);
+
+    if (f)
+        fds_close(f);
+}
+
 /* The size that the header at AT says; 0: it is not there yet. */
 static size_t
 size_at(const struct vfio_conn *c, size_t at)
@@ -296,10 +305,8 @@ static void
 message_end(struct st_vfio_user *v)
 {
     struct vfio_conn *c = &v->conn;
-    struct vfio_fds *f = st_vfio_fds(v);
 
-    if (f)
-        fds_close(f);
+    st_vfio_fds_close(v);
     c->pos += sizeof(struct vfio_header) + c->len;
 }
 

@@ -360,7 +360,10 @@ dma_map(struct st_vfio_user *v)
 void
 st_vfio_dma_map(struct st_vfio_user *v)
 {
-    answer_now(v, dma_map(v));
+    int error = dma_map(v);
+
+    st_vfio_fds_close(v);
+    answer_now(v, error);
 }
 
 /* ---- DMA_UNMAP ---- */

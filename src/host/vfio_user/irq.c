@@ -385,6 +385,7 @@ st_vfio_set_irqs(struct st_vfio_user *v)
 {
     int error = set_irqs(v);
 
+    st_vfio_fds_close(v);
     if (error)
         st_vfio_error(v, error);
     else if (st_vfio_payload(v, 0))

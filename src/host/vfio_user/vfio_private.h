@@ -198,6 +198,9 @@ void st_vfio_continue(struct st_vfio_user *v);
 void st_vfio_resume(struct st_vfio_user *v);
 /* The descriptors of the message. Lent; NULL: none. */
 struct vfio_fds *st_vfio_fds(struct st_vfio_user *v);
+/* Close those that are left: before the answer, so that a client that has it
+ * finds nothing of its own here. */
+void st_vfio_fds_close(struct st_vfio_user *v);
 
 /* ---- command.c ---- */
 
