@@ -21,6 +21,9 @@
       "the connection is not read until others give back, first come first")   \
     X(NBD_CLIENTS, "nbd-clients", 1024, "sockets",                             \
       "a new connection is closed at once")                                    \
+    X(NBD_TLS, "nbd-tls", UINT64_C(256) << 20, "bytes",                        \
+      "STARTTLS is refused; whom much is kept for that it does not read is "   \
+      "cut off")                                                               \
     X(BOUNCE, "bounce", UINT64_C(256) << 20, "bytes",                          \
       "requests wait in order; one that is alone is always granted")           \
     X(API_CLIENTS, "api-clients", 64, "sockets",                               \

@@ -18,6 +18,8 @@
  *   the same way. A client that makes it say much and reads nothing is cut off.
  * - A call reads a bounded number of bytes, however few of those it asked for
  *   are among them: records that carry none are the client's to send.
+ * - What OpenSSL and the rest take is not of the blocks of memory.c: it has a
+ * cap of its own, which a session's share is taken from when it begins.
  * - A handshake costs this loop a signature, a millisecond with RSA: its other
  *   clients wait that long.
  */
@@ -38,12 +40,14 @@ enum {
     WIRE_MAX = 96 << 10,  /* that, one record more, and alerts */
     REST_MAX = 256 << 10, /* then the client is cut off */
     READ_MORE = 64 << 10, /* encrypted bytes beyond those asked for */
+    SESSION = 100 << 10,  /* what OpenSSL takes while bytes flow, about */
 };
 
 struct nbd_tls {
     SSL *ssl;                        /* owned */
     uint8_t *rest;                   /* owned; conn.unsent bytes at rest_at */
     size_t rest_at;                  /* of those it had */
+    size_t charged;                  /* bytes of ST_CAP_NBD_TLS */
     size_t budget;                   /* bytes that this call may read yet */
     bool up;                         /* the handshake is done */
     bool eof;                        /* of the socket */
@@ -141,6 +145,22 @@ st_nbd_stream_method(void)
     return NULL;
 }
 
+/* C's part of the cap is BYTES from now on. False: there is not so much. */
+static bool
+charge(struct nbd_conn *c, size_t bytes)
+{
+    struct st_caps *caps = c->worker->server->caps;
+    struct nbd_tls *t = c->tls;
+
+    if (bytes > t->charged &&
+        !st_cap_take(caps, ST_CAP_NBD_TLS, bytes - t->charged))
+        return false;
+    if (bytes < t->charged)
+        st_cap_give(caps, ST_CAP_NBD_TLS, t->charged - bytes);
+    t->charged = bytes;
+    return true;
+}
+
 /* Send the rest, then the wire; what the socket does not take is the new rest,
  * and the wire is empty. False: C has failed. */
 static bool
@@ -182,11 +202,14 @@ push(struct nbd_conn *c)
         free(t->rest);
         t->rest = NULL;
         t->rest_at = 0;
+        charge(c, SESSION);
     }
     if (!w->nwire)
         return true;
     if (left > REST_MAX)
         why = "tls: client makes us talk and does not listen";
+    else if (!charge(c, SESSION + left))
+        why = "tls: too much is kept for clients that do not read";
     rest = why ? NULL : malloc(left);
     if (!rest)
         goto fail;
@@ -381,14 +404,16 @@ st_nbd_tls_start(struct nbd_conn *c)
 
     if (!c->worker->wire)
         c->worker->wire = malloc(WIRE_MAX + RECORD);
-    if (t && c->worker->wire)
-        t->ssl = st_nbd_keys_session(s->keys, c);
-    if (!t || !t->ssl) {
-        free(t);
-        return false;
-    }
     c->tls = t;
-    return true;
+    if (t && c->worker->wire && charge(c, SESSION))
+        t->ssl = st_nbd_keys_session(s->keys, c);
+    if (t && t->ssl)
+        return true;
+    if (t)
+        charge(c, 0);
+    free(t);
+    c->tls = NULL;
+    return false;
 }
 
 bool
@@ -430,6 +455,7 @@ st_nbd_tls_close(struct nbd_conn *c)
     }
     SSL_free(t->ssl);
     free(t->rest);
+    charge(c, 0);
     free(t);
     c->tls = NULL;
     c->unsent = 0;

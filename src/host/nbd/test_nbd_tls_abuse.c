@@ -162,6 +162,41 @@ who_never_reads_is_bounded(void **state)
         assert_int_equal(client_reply(f->client, k, 0, f->buf, 1 << 20), 0);
 }
 
+/* What OpenSSL and unread replies take has a cap of its own. */
+static void
+sessions_are_counted_and_have_an_end(void **state)
+{
+    struct fixture *f = *state;
+    struct st_cap_row *row = &st_domain_caps(f->domain)->row[ST_CAP_NBD_TLS];
+    struct client *c = f->client, *other = connect_client(f, 1);
+    uint64_t session;
+
+    assert_int_equal(row->used, 0);
+    tls_client_up(c, (struct manner){.dir = dir});
+    tls_client_go(c, "", SIMPLE);
+    session = row->used;
+    assert_in_range(session, 32 << 10, 256 << 10);
+
+    /* Another one does not fit: it is told so, and may stay in plain. */
+    row->limit = session + 1;
+    client_greet(other);
+    client_option(other, NBD_OPT_STARTTLS, NULL);
+    client_expect_error(other, NBD_OPT_STARTTLS, NBD_REP_ERR_PLATFORM);
+    assert_int_equal(row->refused, 1);
+    tls_client_go(other, "", SIMPLE);
+    assert_int_equal(client_read_at(other, 0, 0, f->buf, 4096), 0);
+
+    /* The first one's replies do not fit, since it does not read. */
+    for (unsigned k = 0; k < 64; k++)
+        client_request(c, NBD_CMD_READ, 0, k, 0, 1 << 20);
+    while (!f->ended)
+        turn(f);
+    assert_non_null(strstr(f->lines, "too much is kept"));
+    assert_int_equal(row->used, 0);
+    assert_int_equal(row->refused, 2);
+    assert_int_equal(client_read_at(other, 0, 0, f->buf, 4096), 0);
+}
+
 static void
 half_a_close_still_gets_answers(void **state)
 {
@@ -257,6 +292,7 @@ main(void)
         T(a_changed_record_ends_it, setup_on),
         T(clients_that_die_anywhere, setup_on),
         T(who_never_reads_is_bounded, setup_on),
+        T(sessions_are_counted_and_have_an_end, setup_on),
         T(half_a_close_still_gets_answers, setup_on),
         T(keys_can_be_updated, setup_on),
         T(updates_without_end_are_bounded, setup_on),
