@@ -574,6 +574,30 @@ a_pair_is_given_up_by_either(void **state)
     }
 }
 
+static void
+a_pair_is_given_up_as_its_turn_comes(void **state)
+{
+    struct slot *two = pair(1, 2);
+
+    (void)state;
+    st_testnode_hang(rig.node[0], true);
+    for (unsigned i = 2; i < 2 + NVME_BUFFERS; i++)
+        go(blocks(i, NVME_VERIFY, 0, 8));
+    go(two);
+    settle();
+    st_nvme_io_abort(&rig.slot[2].c); /* its buffer is the pair's */
+    while (!rig.slot[2].ended)
+        assert_true(st_domain_step(rig.d));
+    st_nvme_io_abort(&two->c);
+    settle();
+    assert_int_equal(rig.slot[0].c.status, NVME_ABORT_REQUESTED);
+    assert_int_equal(two->c.status, NVME_ABORT_REQUESTED);
+    assert_int_equal(st_testnode_held(rig.node[0]), NVME_BUFFERS - 1);
+    st_testnode_hang(rig.node[0], false);
+    settle();
+    assert_int_equal(st_testnode_count(rig.node[0], ST_OP_WRITE), 0);
+}
+
 /* ---- Giving up ---- */
 
 static void
@@ -680,6 +704,7 @@ main(void)
         T4K(a_miscompare_writes_nothing),
         T(pairs_that_are_none),
         T(a_pair_is_given_up_by_either),
+        T(a_pair_is_given_up_as_its_turn_comes),
         T(what_hangs_can_be_given_up),
         T(a_refusal_can_be_given_up_too),
         T(a_slot_keeps_its_request_which_grows),
