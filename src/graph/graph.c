@@ -115,6 +115,13 @@ is_text(const char *name)
     return true;
 }
 
+static int
+no_text(struct st_err *err)
+{
+    return st_err_set(err, EINVAL,
+                      "a name must be UTF-8 text without control characters");
+}
+
 struct graph_disk *
 graph_find_disk(struct st_graph *g, const char *name)
 {
@@ -134,9 +141,7 @@ graph_disk_name(struct st_graph *g, const char *name, char **out,
     char text[24];
 
     if (!is_text(name))
-        return st_err_set(err, EINVAL,
-                          "a name must be UTF-8 text without control "
-                          "characters");
+        return no_text(err);
     for (unsigned n = 0; !*name; n++) {
         snprintf(text, sizeof(text), "disk%u", n);
         if (!graph_find_disk(g, text))
@@ -336,9 +341,12 @@ int
 graph_export_add(struct st_graph *g, struct graph_door *door, const char *name,
                  struct graph_disk *disk, struct st_err *err)
 {
-    struct graph_export *x = calloc(1, sizeof(*x));
+    struct graph_export *x;
     int rc;
 
+    if (!is_text(name))
+        return no_text(err);
+    x = calloc(1, sizeof(*x));
     if (!x || !(x->name = strdup(name))) {
         free(x);
         return st_err_set(err, ENOMEM, "%s: no memory", name);

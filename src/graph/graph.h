@@ -55,7 +55,8 @@ int st_graph_open(struct st_graph *g, const char *name, const char *spec,
 int st_graph_add_nbd(struct st_graph *g, const char *name,
                      const struct st_nbd_opts *opts, struct st_err *err);
 
-/* Serve DISK through DOOR as EXPORT. -ENOENT, or what st_nbd_export says. */
+/* Serve DISK through DOOR as EXPORT, whose name follows the rules of a disk's.
+ * -ENOENT, -EINVAL, or what st_nbd_export says. */
 int st_graph_export(struct st_graph *g, const char *door, const char *export,
                     const char *disk, struct st_err *err);
 
@@ -108,7 +109,8 @@ struct st_graph_door {
 const struct st_graph_door *
 st_graph_next_door(struct st_graph *g, const struct st_graph_door *prev);
 
-/* Values of the graph itself: edits done, failed, waiting. */
+/* Values of the graph itself: edits_done (all that ended), edits_failed (of
+ * these), edits_waiting, edits_under_way. */
 void st_graph_inspect(struct st_graph *g, struct st_inspect *v);
 
 /* The control loop, lent. Any thread. */

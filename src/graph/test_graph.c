@@ -105,6 +105,7 @@ names_are_text(void **state)
         "\x80",
     };
     struct rig *r = *state;
+    struct st_err err;
 
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
         must(r, "add-export", good[i], "mem:1M");
@@ -113,6 +114,12 @@ names_are_text(void **state)
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         refused(r, -EINVAL, "UTF-8", "add-export", bad[i], "mem:1M");
     has_disks(r, "");
+    /* An export may have another name than its disk: the same holds. */
+    must(r, "add-export", "a", "mem:1M");
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        assert_int_equal(st_graph_export(r->graph, "nbd", bad[i], "a", &err),
+                         -EINVAL);
+    assert_int_equal(st_graph_export(r->graph, "nbd", good[0], "a", &err), 0);
 }
 
 static void
