@@ -31,6 +31,7 @@ enum {
     NVME_SLICE = 16 << 20,   /* bytes: of what takes long, at a time */
 };
 
+/* Blocks of a namespace. */
 struct nvme_range {
     uint64_t lba, n; /* blocks */
 };
@@ -105,17 +106,23 @@ nvme_because_of(uint16_t status)
     return (uint16_t)(NVME_ABORTED_FUSED_FAILED | (status & NVME_DNR));
 }
 
-/* ---- io_compare.c, io_ranges.c: each begins a command whose request is ready
- * ---- */
+/* ---- io_compare.c, io_ranges.c ---------------------------------------------
+ *
+ * Each begins C, whose request is ready; from within start.
+ */
 
+/* Compare; the pair of C->fused and C. */
 void st_nvme_io_compare(struct nvme_cmd *c);
 void st_nvme_io_fused(struct nvme_cmd *c);
 
+/* Write Zeroes, Verify, Dataset Management, Copy. */
 void st_nvme_io_zeroes(struct nvme_cmd *c);
 void st_nvme_io_verify(struct nvme_cmd *c);
 void st_nvme_io_dsm(struct nvme_cmd *c);
 void st_nvme_io_copy(struct nvme_cmd *c);
-void st_nvme_io_wipe(struct nvme_cmd *c); /* st_nvme_io_erase's */
+
+/* What st_nvme_io_erase does. */
+void st_nvme_io_wipe(struct nvme_cmd *c);
 
 /* ---- io_pool.c ---- */
 
