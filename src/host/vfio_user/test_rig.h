@@ -499,11 +499,22 @@ rig_new(const char *engine, const struct st_vfio_user_opts *opts)
 static inline void
 rig_leave(struct rig *r)
 {
-    unsigned left = atomic_load(&r->left);
-
     st_vfio_client_close(r->c);
     r->c = NULL;
-    RIG_WAIT(atomic_load(&r->left) > left);
+    RIG_WAIT(atomic_load(&r->left) == atomic_load(&r->came));
+}
+
+/* The door has closed the connection FD, and said nothing any more. */
+static inline void
+rig_closed(int fd)
+{
+    char byte;
+    ssize_t n;
+
+    do
+        n = recv(fd, &byte, 1, 0);
+    while (n < 0 && errno == EINTR);
+    assert_int_equal(n, 0);
 }
 
 static void
