@@ -55,7 +55,8 @@ struct nvme_ns {
 struct nvme_door {
     struct nvme_ns *ns;
     struct st_chan *chan;
-    unsigned in_flight; /* commands that use it; queue.c counts */
+    unsigned in_flight; /* commands that use it; namespace.c counts */
+    bool leaving;       /* namespace.c's: closes with the last one */
 };
 
 /* What one I/O loop has of one controller. The first part is what io.c
