@@ -153,7 +153,7 @@ check(struct nbd_conn *c, const struct call *r, const char **why)
         return NBD_EINVAL;
     *why = "flags not valid for this command";
     if (c->extended && r->type == NBD_CMD_WRITE)
-        flags ^= NBD_CMD_PAYLOAD_LEN; /* required */
+        flags &= ~(unsigned)NBD_CMD_PAYLOAD_LEN; /* QEMU leaves it out */
     if (flags & ~(unsigned)cmd[r->type].flags ||
         (flags & NBD_CMD_DF && !(c->tflags & NBD_SEND_DF)))
         return NBD_EINVAL;
@@ -318,7 +318,7 @@ request(struct nbd_conn *c, const uint8_t *h, const uint8_t **at,
 {
     size_t align = st_disk_props(c->export->disk)->mem_align;
     uint64_t share = st_nbd_mem_share(c->worker);
-    uint64_t memory = 0, payload;
+    uint64_t memory = 0, payload = 0;
     bool chunked = false, in_place = false;
     enum nbd_error error;
     struct nbd_slot *s;
@@ -333,10 +333,9 @@ request(struct nbd_conn *c, const uint8_t *h, const uint8_t **at,
         c->deaf = true;
         return true;
     }
-    payload =
-        (c->extended ? r.flags & NBD_CMD_PAYLOAD_LEN : r.type == NBD_CMD_WRITE)
-            ? r.len
-            : 0;
+    if (r.type == NBD_CMD_WRITE ||
+        (c->extended && r.flags & NBD_CMD_PAYLOAD_LEN))
+        payload = r.len;
     if (payload > (c->extended ? NBD_PAYLOAD_MAX : NBD_PAYLOAD_SKIP_MAX)) {
         st_nbd_conn_fail(c, "payload is too long");
         return true;
