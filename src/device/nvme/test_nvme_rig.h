@@ -14,6 +14,7 @@
 #ifndef TEST_NVME_RIG_H
 #define TEST_NVME_RIG_H
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -28,6 +29,7 @@
 #include "nvme.h"
 #include "nvme_page.h"
 #include "rand.h"
+#include "range.h"
 #include "testnode.h"
 
 #define RIG_LOW     UINT64_C(0x10000)
