@@ -42,13 +42,15 @@ st_nvme_db_create(struct st_nvme *n, struct st_err *err)
     n->db_size = size;
     if (n->mapped) {
         n->db_fd = memfd_create("nvme-doorbells", MFD_CLOEXEC);
-        if (n->db_fd < 0 || ftruncate(n->db_fd, (off_t)size) < 0)
+        if (n->db_fd < 0 ||
+            ftruncate(n->db_fd, NVME_REG_DOORBELLS + (off_t)size) < 0)
             return st_err_set(err, errno,
                               "cannot make memory for doorbells: %s",
                               st_strerror(-errno));
     }
     p = mmap(NULL, size, PROT_READ | PROT_WRITE,
-             n->mapped ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS, n->db_fd, 0);
+             n->mapped ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS, n->db_fd,
+             n->mapped ? NVME_REG_DOORBELLS : 0);
     if (p == MAP_FAILED)
         return st_err_set(err, errno, "cannot map memory for doorbells: %s",
                           st_strerror(-errno));

@@ -77,8 +77,8 @@ int st_nvme_create(const struct st_nvme_opts *opts, struct st_nvme **out,
 /* The function that a host drives. Lent. Any thread. */
 struct st_pci *st_nvme_pci(struct st_nvme *n);
 
-/* With opts.mapped: the descriptor of memory that is the guest's view of BAR 0
- * from offset 4096 on, *SIZE bytes (whole pages). Lent. Else -1. */
+/* With opts.mapped: the descriptor of memory that is laid out like BAR 0, whose
+ * *SIZE bytes (whole pages) from 4096 on are the doorbells. Lent. Else -1. */
 int st_nvme_doorbells(struct st_nvme *n, uint64_t *size);
 
 /* An asynchronous call: the caller fills done (and arg), owns the memory until
