@@ -119,7 +119,9 @@ arrived(struct nvme_sq *sq, struct nvme_slot *s)
     }
     if (first)
         unpair(sq, NVME_ABORTED_FUSED_MISSING | NVME_DNR);
-    if (fuse == FUSE_SECOND)
+    if (fuse == FUSE_NONE)
+        st_nvme_slot_start(s);
+    else if (fuse == FUSE_SECOND)
         st_nvme_end(s, NVME_ABORTED_FUSED_MISSING | NVME_DNR);
     else if (fuse == FUSE_FIRST && sq->cq->size > 2)
         sq->first = s;
