@@ -84,6 +84,7 @@ struct st_vfio_write {
 int st_vfio_client_write_multi(struct st_vfio_client *c,
                                const struct st_vfio_write *w, unsigned n);
 
+/* How large REGION is, in bytes; 0: it is not there. */
 int st_vfio_client_region_size(struct st_vfio_client *c, unsigned region,
                                uint64_t *size);
 
@@ -93,6 +94,7 @@ int st_vfio_client_region_size(struct st_vfio_client *c, unsigned region,
 int st_vfio_client_doorbells(struct st_vfio_client *c, unsigned region,
                              void **at, uint64_t *offset, uint64_t *size);
 
+/* DEVICE_RESET: the device as after power-on; maps and eventfds stay. */
 int st_vfio_client_reset(struct st_vfio_client *c);
 
 /* ---- Memory and interrupts ---- */

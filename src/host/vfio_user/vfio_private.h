@@ -106,6 +106,7 @@ struct vfio_vector {
     _Atomic uint64_t sent, kept;
 };
 
+/* The interrupt pin, a level. */
 struct vfio_intx {
     pthread_mutex_t lock; /* innermost */
     bool level, masked;
@@ -115,6 +116,7 @@ struct vfio_intx {
     struct st_watch resample; /* fd owned; -1: none */
 };
 
+/* The door. The loop's thread, but for what irq.c says. */
 struct st_vfio_user {
     struct st_vfio_user_opts opts;
     struct st_loop *loop;
@@ -226,9 +228,13 @@ size_t st_vfio_accept(const struct vfio_offer *offer, char *to, size_t max,
 
 /* ---- dma.c ---- */
 
+/* No map, the bell of broken ones watched. 0 or -errno. */
 int st_vfio_dma_init(struct st_vfio_user *v);
+/* All maps are gone. Also what was never initialised. */
 void st_vfio_dma_fini(struct st_vfio_user *v);
+/* The message is DMA_MAP: answer it, now or behind others. */
 void st_vfio_dma_map(struct st_vfio_user *v);
+/* The message is DMA_UNMAP. */
 void st_vfio_dma_unmap(struct st_vfio_user *v);
 /* May a message with COMMAND be served now? If not, then once all answers are
  * out: it waits. */
@@ -241,9 +247,13 @@ int st_vfio_dma_clear(struct st_vfio_user *v);
 
 /* ---- irq.c ---- */
 
+/* No eventfd, nothing pending; v->host can be the function's. 0 or -ENOMEM. */
 int st_vfio_irq_init(struct st_vfio_user *v);
+/* All eventfds are closed. */
 void st_vfio_irq_fini(struct st_vfio_user *v);
+/* The message is DEVICE_GET_IRQ_INFO: answer it. */
 void st_vfio_irq_info(struct st_vfio_user *v);
+/* The message is DEVICE_SET_IRQS: answer it. */
 void st_vfio_set_irqs(struct st_vfio_user *v);
 /* Close all eventfds. */
 void st_vfio_irq_detach(struct st_vfio_user *v);

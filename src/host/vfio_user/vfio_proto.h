@@ -40,6 +40,7 @@ enum { /* flags of a header */
        VFIO_ERROR = 1 << 5,
 };
 
+/* What every message begins with. */
 struct vfio_header {
     le16 id;
     le16 command;
@@ -49,6 +50,7 @@ struct vfio_header {
 };
 static_assert(sizeof(struct vfio_header) == 16, "vfio-user header");
 
+/* VERSION, both ways. */
 struct vfio_version {
     le16 major, minor; /* JSON text and its NUL follow, or nothing */
 };
@@ -56,6 +58,7 @@ static_assert(sizeof(struct vfio_version) == 4, "vfio-user VERSION");
 
 enum { VFIO_MAP_READ = 1, VFIO_MAP_WRITE = 2 };
 
+/* DMA_MAP; its reply has no payload. */
 struct vfio_dma_map {
     le32 argsz, flags;
     le64 offset; /* in the file that comes along */
@@ -65,6 +68,7 @@ static_assert(sizeof(struct vfio_dma_map) == 32, "vfio-user DMA_MAP");
 
 enum { VFIO_UNMAP_BITMAP = 1, VFIO_UNMAP_ALL = 2 };
 
+/* DMA_UNMAP; its reply carries it back. */
 struct vfio_dma_unmap {
     le32 argsz, flags;
     le64 address, size;
@@ -73,6 +77,7 @@ static_assert(sizeof(struct vfio_dma_unmap) == 24, "vfio-user DMA_UNMAP");
 
 enum { VFIO_DEVICE_RESET = 1, VFIO_DEVICE_PCI = 2 };
 
+/* DEVICE_GET_INFO, both ways. */
 struct vfio_info {
     le32 argsz, flags, regions, irqs;
 };
@@ -92,6 +97,7 @@ enum { /* flags of a region */
        VFIO_REGION_CAPS = 8,
 };
 
+/* DEVICE_GET_REGION_INFO, both ways; capabilities may follow a reply. */
 struct vfio_region_info {
     le32 argsz, flags, index;
     le32 cap_offset; /* in this payload */
@@ -118,6 +124,7 @@ enum { /* flags of IRQ_INFO */
        VFIO_IRQ_AUTOMASKED = 4,
 };
 
+/* DEVICE_GET_IRQ_INFO, both ways. */
 struct vfio_irq_info {
     le32 argsz, flags, index, count;
 };
@@ -134,17 +141,20 @@ enum { /* flags of SET_IRQS */
        VFIO_ACTION = 56,
 };
 
+/* DEVICE_SET_IRQS; its reply has no payload. */
 struct vfio_set_irqs {
     le32 argsz, flags, index, start, count; /* data of BOOL follows */
 };
 static_assert(sizeof(struct vfio_set_irqs) == 20, "vfio-user SET_IRQS");
 
+/* REGION_READ and REGION_WRITE, both ways. */
 struct vfio_region_access {
     le64 offset;
     le32 region, count; /* data follows in a write and in a read's reply */
 };
 static_assert(sizeof(struct vfio_region_access) == 16, "vfio-user REGION");
 
+/* One write of REGION_WRITE_MULTI, behind a le64 that says how many. */
 struct vfio_write_multi {
     le64 offset;
     le32 region, count;
@@ -152,6 +162,7 @@ struct vfio_write_multi {
 };
 static_assert(sizeof(struct vfio_write_multi) == 24, "vfio-user WRITE_MULTI");
 
+/* DMA_READ and DMA_WRITE, both ways. */
 struct vfio_dma_access {
     le64 address, count; /* data follows in a write and in a read's reply */
 };
