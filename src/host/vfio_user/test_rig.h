@@ -420,7 +420,7 @@ rig_stop(struct rig *r)
     st_vfio_user_stop(r->v, rig_stopped, r);
 }
 
-static inline void
+static void
 rig_cut(struct rig *r)
 {
     st_vfio_user_cut(r->v);
@@ -525,6 +525,11 @@ rig_free(struct rig *r)
     st_vfio_client_close(r->c);
     if (!atomic_load(&r->stopped) && r->v)
         rig_on(r, r->door, rig_stop);
+    /* A test that failed may have left a client behind. */
+    for (unsigned i = 0; i < 2000 && !atomic_load(&r->stopped); i++)
+        usleep(1000);
+    if (!atomic_load(&r->stopped))
+        rig_on(r, r->door, rig_cut);
     RIG_WAIT(atomic_load(&r->stopped));
     rig_on(r, r->io, rig_view_close);
     st_loop_join(r->door);

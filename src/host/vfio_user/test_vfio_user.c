@@ -167,6 +167,7 @@ versions_that_make_no_sense_are_refused(void **state)
     assert_int_equal(ask_version(r, 0, 1, deep, sizeof(deep), reply), -EINVAL);
     assert_int_equal(ask_version(r, 1, 0, qemu, sizeof(qemu), reply), -EINVAL);
     /* The final NUL is missing; one is in the middle. */
+    assert_int_equal(ask_version(r, 0, 0, "{} ", 3, reply), -EINVAL);
     assert_int_equal(ask_version(r, 0, 0, "{}", 2, reply), -EINVAL);
     assert_int_equal(ask_version(r, 0, 0, "{}\0{}", 6, reply), -EINVAL);
 }
@@ -670,6 +671,10 @@ a_storm_of_posted_writes_is_drained(void **state)
     post_storm(*state, 50000);
 }
 
+static const char not_multi[] =
+    "{\"capabilities\": {\"max_msg_fds\": 16, \"write_multiple\": false, "
+    "\"max_data_xfer_size\": 1048576, \"pgsizes\": 4096}}";
+
 static void
 write_multi_carries_many(void **state)
 {
@@ -683,7 +688,9 @@ write_multi_carries_many(void **state)
 
     assert_true(ask_version(r, 0, 1, qemu, sizeof(qemu), reply) > 0);
     assert_non_null(strstr(reply, "\"write_multiple\":true"));
-    /* Only for who asked for it. */
+    /* Only for who asked for it, however much room there is. */
+    assert_true(ask_version(r, 0, 1, not_multi, sizeof(not_multi), reply) > 0);
+    assert_null(strstr(reply, "write_multiple"));
     rig_boot(r);
     assert_false(st_vfio_client_multi(r->c));
     assert_int_equal(
