@@ -205,6 +205,16 @@ FILES = {
                   + multi([(0, 0, b"1")], 0, 2) + multi([], 0, 1 << 60)
                   + msg(MULTI, b"123")),
     "resets": (ON, msg(RESET) * 3 + write(7, 0x48, b"\0\x80")),
+    "late": (ON | 128, dma(0, 0x10000) + read(0, 0, 24) + reg(0, 1)
+             + read(0, 0, 8) * 3 + read(7, 0, 4) * 20
+             + multi([(0, 0, b"12345678")] * 3) + read(7, 0, 4) * 20),
+    "late-resets": (ON | 128, (msg(RESET) + read(7, 0, 4) * 9) * 3),
+    "late-unmap": (ON | 128, dma(0, 0x10000) + write(0, 32, b"\0" * 8)
+                   + undma(0, 0x10000) + read(7, 0, 4) * 20),
+    "accesses-sparse": (ON | 64, accesses() + region_info(0, 64)
+                        + region_info(0, 96) + region_info(0, 8)
+                        + region_info(9) + msg(REGION, b"x")
+                        + msg(INFO, b"x") + msg(INFO, b"\0" * 16)),
     "never-reads": (ON | 4, read(7, 0, 1 << 20) * 8),
     "half-closed": (ON | 16, read(7, 0, 4096)),
 }

@@ -27,6 +27,8 @@ enum {                    /* byte 0 */
        HOW_CUT = 8,       /* the door cuts the client off at the end */
        HOW_HALF = 16,     /* it shuts its end down before it closes */
        HOW_TRUNCATE = 32, /* the memory is cut before the last record */
+       HOW_SPARSE = 64,   /* a part of BAR 0 can be mapped */
+       HOW_LATE = 128,    /* the device is slower than the door waits */
 };
 
 enum { MEMORY = 64 << 10, FILES = 6 };
@@ -39,6 +41,7 @@ struct toy {
     struct st_gmem_use use;
     struct st_task task;
     struct st_access *late;
+    unsigned lazy, left; /* turns that it takes, and still takes */
 };
 
 static void
@@ -47,6 +50,11 @@ toy_late(struct st_task *t)
     struct toy *toy = st_container(t, struct toy, task);
     struct st_access *a = toy->late;
 
+    if (toy->left) {
+        toy->left--;
+        st_post(toy->loop, &toy->task);
+        return;
+    }
     toy->late = NULL;
     st_gmem_put(toy->view, &toy->use);
     st_access_done(a);
@@ -58,6 +66,7 @@ toy_defer(struct toy *toy, struct st_access *a)
     if (toy->late) /* one is enough */
         return true;
     toy->late = a;
+    toy->left = toy->lazy;
     st_post(toy->loop, &toy->task);
     return false;
 }
@@ -286,7 +295,9 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     o.pci = &toy.pci;
     o.gmem = st_gmem_create(toy.loop);
     o.sparse.fd = files[0];
-    o.sparse.size = how & 64 ? 4096 : 0;
+    o.sparse.size = how & HOW_SPARSE ? 4096 : 0;
+    o.timeout_ns = how & HOW_LATE; /* a blink */
+    toy.lazy = how & HOW_LATE ? 50 : 0;
     if (!o.gmem || st_pci_add_msix(&toy.pci, 20, 4, 0, 0x800) < 0 ||
         !(toy.view = st_gmem_open(o.gmem, toy.loop)) ||
         st_vfio_user_create(&o, listening, &v, NULL) < 0)
