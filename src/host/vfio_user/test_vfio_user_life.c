@@ -145,6 +145,7 @@ clients_die_while_they_wait(void **state)
     assert_int_equal(st_vfio_client_send(r->c, &read, false), 0);
     RIG_WAIT(atomic_load(&r->toy.stuck));
     rig_leave(r); /* seen although nothing is read */
+    assert_int_equal(rig_stats(r).late, 0);
     rig_unstick(r);
     expect_power_on(r);
 
