@@ -27,14 +27,17 @@ enum { BACKLOG = 128, NOBODY = UINT32_MAX };
 
 /* ---- Words ---- */
 
-static int
-take_unix(struct st_cmd_address *a, const char *what, const char *path,
-          const char *mode, const char *group, struct st_err *err)
+int
+st_cmd_address_path(struct st_cmd_address *a, const char *what,
+                    const char *path, const char *mode, const char *group,
+                    struct st_err *err)
 {
     const struct group *g = group ? getgrnam(group) : NULL;
     uint64_t gid = g ? g->gr_gid : (uint64_t)NOBODY;
     char *end;
 
+    memset(a, 0, sizeof(*a));
+    a->what = what;
     if (strlen(path) >= sizeof(a->path))
         return st_err_set(err, EINVAL,
                           "%s '%s' is too long, expected up to %zu bytes", what,
@@ -70,20 +73,22 @@ st_cmd_address_unix(struct st_cmd_address *a, const char *what,
 
     if (rc < 0)
         return rc;
-    memset(a, 0, sizeof(*a));
-    rc = take_unix(a, what, o.value[0], o.value[1], o.value[2], err);
+    rc = st_cmd_address_path(a, what, o.value[0], o.value[1], o.value[2], err);
     st_options_free(&o);
     return rc;
 }
 
 /* HOST:PORT, [::1]:PORT */
-static int
-parse_addr(struct st_cmd_address *a, const char *text, struct st_err *err)
+int
+st_cmd_address_tcp(struct st_cmd_address *a, const char *what, const char *text,
+                   struct st_err *err)
 {
     const char *colon = strrchr(text, ':'), *host = text;
     size_t len = colon ? (size_t)(colon - text) : 0;
     uint64_t port;
 
+    memset(a, 0, sizeof(*a));
+    a->what = what;
     if (len > 2 && *host == '[' && host[len - 1] == ']') {
         host++;
         len -= 2;
@@ -93,9 +98,9 @@ parse_addr(struct st_cmd_address *a, const char *text, struct st_err *err)
     if (!len || len >= sizeof(a->host) ||
         st_number_parse("port", colon + 1, 0, UINT16_MAX, &port, NULL) < 0)
         return st_err_set(err, EINVAL,
-                          "invalid --addr '%s', expected HOST:PORT or "
+                          "invalid %s '%s', expected HOST:PORT or "
                           "[IPV6]:PORT with a port from 0 to 65535",
-                          text);
+                          what, text);
     memcpy(a->host, host, len);
     snprintf(a->port, sizeof(a->port), "%u", (unsigned)port);
     return 0;
@@ -247,6 +252,67 @@ take_activated(struct st_cmd_address *a, int n, char **names, const char *fd,
 }
 
 int
+st_cmd_sockets_open(struct st_cmd_sockets *s, struct st_err *err)
+{
+    int n, rc = 0;
+
+    memset(s, 0, sizeof(*s));
+    n = activated(&s->name, err);
+    if (n < 0)
+        return n;
+    s->n = n;
+    if (n > 64)
+        return st_err_set(err, EINVAL,
+                          "LISTEN_FDS '%d': too many sockets, expected up to "
+                          "64",
+                          n);
+    for (int i = 0; rc == 0 && i < n; i++)
+        rc = activated_check(SD_FIRST + i, s->name[i], err);
+    return rc;
+}
+
+int
+st_cmd_sockets_take(struct st_cmd_sockets *s, const char *name,
+                    struct st_cmd_address *a, struct st_err *err)
+{
+    for (int i = 0; i < s->n; i++) {
+        if ((s->taken >> i & 1) || (name && strcmp(s->name[i], name) != 0))
+            continue;
+        if (a->nfds == sizeof(a->fd) / sizeof(a->fd[0]))
+            return st_err_set(err, EINVAL,
+                              "LISTEN_FDS: more than %u sockets of the name "
+                              "'%s'",
+                              a->nfds, s->name[i]);
+        s->taken |= UINT64_C(1) << i;
+        if (!a->nfds)
+            activated_uri(a, SD_FIRST + i);
+        a->fd[a->nfds++] = SD_FIRST + i;
+    }
+    return (int)a->nfds;
+}
+
+const char *
+st_cmd_sockets_left(const struct st_cmd_sockets *s)
+{
+    for (int i = 0; i < s->n; i++)
+        if (!(s->taken >> i & 1))
+            return s->name[i];
+    return NULL;
+}
+
+void
+st_cmd_sockets_close(struct st_cmd_sockets *s)
+{
+    for (int i = 0; i < s->n; i++)
+        if (i >= 64 || !(s->taken >> i & 1))
+            close(SD_FIRST + i);
+    for (char **name = s->name; name && *name; name++)
+        free(*name);
+    free(s->name);
+    memset(s, 0, sizeof(*s));
+}
+
+int
 st_cmd_address_parse(struct st_cmd_address *a, const char *unix_text,
                      const char *addr, const char *fd, struct st_err *err)
 {
@@ -273,7 +339,8 @@ st_cmd_address_parse(struct st_cmd_address *a, const char *unix_text,
     if (fd)
         return parse_fd(a, fd, err);
     if (!unix_text)
-        return parse_addr(a, addr ? addr : "localhost:10809", err);
+        return st_cmd_address_tcp(a, "--addr", addr ? addr : "localhost:10809",
+                                  err);
     return st_cmd_address_unix(a, "--unix", unix_text, err);
 }
 
@@ -320,7 +387,7 @@ open_unix(struct st_cmd_address *a, struct st_err *err)
     if (bound < 0 ||
         (a->group != NOBODY && lchown(a->path, (uid_t)-1, a->group) < 0) ||
         chmod(a->path, a->mode) < 0 || listen(a->fd[0], BACKLOG) < 0)
-        return st_err_set(err, errno, "--unix '%s': %s", a->path,
+        return st_err_set(err, errno, "%s '%s': %s", a->what, a->path,
                           errno == EADDRINUSE
                               ? "another server or a file is there"
                               : strerror(errno));
@@ -365,14 +432,14 @@ open_tcp(struct st_cmd_address *a, struct st_err *err)
     int rc = getaddrinfo(a->host, a->port, &hints, &list);
 
     if (rc)
-        return st_err_set(err, EINVAL, "--addr: no address of '%s': %s",
+        return st_err_set(err, EINVAL, "%s: no address of '%s': %s", a->what,
                           a->host, gai_strerror(rc));
     for (struct addrinfo *i = list; i && a->nfds < 8 && rc != EADDRINUSE;
          i = i->ai_next)
         rc = open_tcp_one(a, i);
     freeaddrinfo(list);
     if (!a->nfds || rc == EADDRINUSE) /* a family may be missing here */
-        return st_err_set(err, rc, "--addr '%s:%s': %s", a->host, a->port,
+        return st_err_set(err, rc, "%s '%s:%s': %s", a->what, a->host, a->port,
                           strerror(rc));
     snprintf(a->before, sizeof(a->before), "nbd://%s%s%s:%s/", v6 ? "[" : "",
              a->host, v6 ? "]" : "", a->port);

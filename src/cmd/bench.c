@@ -1,23 +1,16 @@
 /* SPDX-License-Identifier: MIT
  *
- * strata bench disk: what a stack costs, without any door.
- *
- *   main's thread:  control loop: the disk, the clock, progress, SIGINT
- *   job 0..n-1:     a loop, a thread, a channel, and iodepth slots that are
- *                   submitted again as soon as they are done
- *
- * The disk itself counts. To time a request costs about as much as an empty
- * disk, so only the first slot of each job is timed.
+ * strata bench: what a disk, or a controller behind a socket, can do. Options,
+ * and what is said at the end; bench_disk.c and bench_vfio_user.c do the work.
  */
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "cmd.h"
-#include "rand.h"
+#include "bench.h"
+#include "nvme_driver.h"
 #include "size.h"
 
-enum { RW, BS, IODEPTH, JOBS, RUNTIME, JSON, POLL_US, ENGINE };
+enum { RW, BS, IODEPTH, JOBS, QUEUES, RUNTIME, JSON, POLL_US, ENGINE };
 enum { BS_MAX = 64 << 20, JOBS_MAX = 64 };
 #define SECOND UINT64_C(1000000000)
 
@@ -25,8 +18,12 @@ static const struct st_cmd_option bench_options[] = {
     {"rw", ST_CMD_WORD, "randread|randwrite|randrw|read|write",
      "what to do; writes overwrite what is there", 0, 0, 0},
     {"bs", ST_CMD_TEXT, "SIZE", "bytes of a request; default 4K", 0, 0, 0},
-    {"iodepth", ST_CMD_NUMBER, "N", "requests under way in a job", 32, 1, 1024},
-    {"jobs", ST_CMD_NUMBER, "N", "threads", 1, 1, JOBS_MAX},
+    {"iodepth", ST_CMD_NUMBER, "N", "requests under way in a job or queue", 32,
+     1, 1024},
+    {"jobs", ST_CMD_NUMBER, "N", "of a disk: threads", 1, 1, JOBS_MAX},
+    {"queues", ST_CMD_NUMBER, "N",
+     "of vfio-user: queue pairs, a thread for each", 1, 1,
+     ST_NVME_DRIVER_QUEUES},
     {"runtime", ST_CMD_NUMBER, "SECONDS", "SIGINT ends it earlier", 5, 1,
      86400},
     {"json", ST_CMD_FLAG, NULL, "results as JSON", 0, 0, 0},
@@ -35,48 +32,14 @@ static const struct st_cmd_option bench_options[] = {
     {0},
 };
 
-static const struct mode {
-    const char *name;
-    bool random, read, write;
-} modes[] = {
+static const struct bench_mode modes[] = {
     {"randread", true, true, false}, {"randwrite", true, false, true},
     {"randrw", true, true, true},    {"read", false, true, false},
     {"write", false, false, true},
 };
 
-struct job {
-    struct bench *bench;
-    struct st_loop *loop;
-    struct st_chan *chan;
-    struct st_task begin, ended;
-    struct st_rand rand;
-    uint64_t next;     /* block, of sequential modes */
-    unsigned out;      /* requests under way */
-    char *reqs;        /* owned; room for iodepth */
-    void *data;        /* owned; a block for each */
-    struct iovec *iov; /* owned; one for each */
-    uint64_t started;  /* ns, the first slot */
-    struct st_hist latency;
-};
-
-struct bench {
-    struct st_cmd_world world;
-    const char *spec;
-    struct st_disk *disk;
-    const struct mode *mode;
-    uint64_t bs, blocks;
-    unsigned iodepth, njobs, seconds;
-    struct job job[JOBS_MAX];
-    unsigned running;
-    bool over;
-    _Atomic bool stop;
-    _Atomic int failed; /* a status that was not ST_OK */
-    struct st_timer tick;
-    uint64_t begun_ns, cpu_ns, last_ops;
-};
-
-static uint64_t
-clock_ns(clockid_t id)
+uint64_t
+bench_clock(clockid_t id)
 {
     struct timespec ts;
 
@@ -84,274 +47,128 @@ clock_ns(clockid_t id)
     return (uint64_t)ts.tv_sec * SECOND + (uint64_t)ts.tv_nsec;
 }
 
-/* ---- A job, on its loop ---- */
+/* ---- The report ---- */
 
 static void
-job_end(struct job *j)
+print_json(const struct bench_opts *o, const struct bench_report *r, double ops,
+           double bytes)
 {
-    if (j->chan)
-        st_disk_close_chan(j->chan);
-    st_post(j->bench->world.home, &j->ended);
+    json_t *j =
+        json_pack("{s:s,s:s,s:I,s:i,s:i,s:f,s:I,s:I,s:f,s:f,s:I,s:I,s:f}",
+                  r->doorbells ? "socket" : "spec", o->what, "rw",
+                  o->mode->name, "bs", (json_int_t)o->bs, "iodepth", o->iodepth,
+                  r->jobs_name, r->jobs, "seconds", r->seconds, "reads",
+                  (json_int_t)r->reads, "writes", (json_int_t)r->writes, "iops",
+                  ops / r->seconds, "bytes_per_second", bytes / r->seconds,
+                  "p50_ns", (json_int_t)st_hist_quantile(&r->latency, 0.5),
+                  "p99_ns", (json_int_t)st_hist_quantile(&r->latency, 0.99),
+                  "cpu_ns_per_io", ops > 0 ? r->cpu_ns / ops : 0.0);
+
+    if (r->engine)
+        json_object_set_new(j, "engine", json_string(r->engine));
+    if (r->doorbells && ops > 0) {
+        json_object_set_new(j, "doorbells", json_string(r->doorbells));
+        json_object_set_new(j, "doorbells_per_io",
+                            json_real((double)r->rings / ops));
+        json_object_set_new(j, "interrupts_per_io",
+                            json_real((double)r->interrupts / ops));
+        if (r->server_cpu_ns >= 0)
+            json_object_set_new(j, "server_cpu_ns_per_io",
+                                json_real(r->server_cpu_ns / ops));
+    }
+    json_dumpf(j, stdout, JSON_INDENT(2));
+    putchar('\n');
+    json_decref(j);
 }
 
-static void
-job_submit(struct job *j, struct st_req *req)
+void
+bench_print(const struct bench_opts *o, const struct bench_report *r)
 {
-    const struct mode *m = j->bench->mode;
-    uint64_t block = m->random ? st_rand_below(&j->rand, j->bench->blocks)
-                               : j->next++ % j->bench->blocks;
-    bool write = m->write && (!m->read || st_rand_next(&j->rand) >> 63);
+    double ops = (double)(r->reads + r->writes), bytes = ops * (double)o->bs;
 
-    req->op = write ? ST_OP_WRITE : ST_OP_READ;
-    req->offset = block * j->bench->bs;
-    req->len = j->bench->bs;
-    if ((char *)req == j->reqs)
-        j->started = clock_ns(CLOCK_MONOTONIC);
-    j->out++;
-    st_submit(j->chan, req);
-}
-
-static void
-job_fail(struct job *j, int status)
-{
-    atomic_store(&j->bench->failed, status);
-    atomic_store(&j->bench->stop, true);
-}
-
-static void
-job_done(struct st_req *req)
-{
-    struct job *j = req->owner;
-
-    j->out--;
-    if ((char *)req == j->reqs)
-        st_hist_add(&j->latency, clock_ns(CLOCK_MONOTONIC) - j->started);
-    if (req->status != ST_OK)
-        job_fail(j, req->status);
-    if (!atomic_load_explicit(&j->bench->stop, memory_order_relaxed))
-        job_submit(j, req);
-    else if (j->out == 0)
-        job_end(j);
-}
-
-static void
-job_begin(struct st_task *t)
-{
-    struct job *j = st_container(t, struct job, begin);
-    struct bench *b = j->bench;
-    unsigned frames = st_disk_frames(b->disk);
-
-    if (st_disk_open_chan(b->disk, j->loop, &j->chan) < 0) {
-        j->chan = NULL;
-        job_fail(j, ST_IO);
-        job_end(j);
+    if (o->json) {
+        print_json(o, r, ops, bytes);
         return;
     }
-    for (unsigned i = 0; i < b->iodepth; i++) {
-        struct st_req *req = (void *)(j->reqs + i * st_req_size(frames));
-
-        st_req_init(req, frames, job_done, j);
-        j->iov[i] = (struct iovec){(char *)j->data + i * b->bs, b->bs};
-        req->buf.iov = &j->iov[i];
-        job_submit(j, req);
-    }
-}
-
-/* ---- Control ---- */
-
-static void
-job_ended(struct st_task *t)
-{
-    struct bench *b = st_container(t, struct job, ended)->bench;
-
-    b->over = --b->running == 0;
-}
-
-static void
-bench_tick(struct st_timer *t)
-{
-    struct bench *b = st_container(t, struct bench, tick);
-    struct st_disk_stats s;
-    uint64_t ops;
-
-    if (t->at >= b->begun_ns + b->seconds * SECOND)
-        atomic_store(&b->stop, true);
-    else
-        st_timer_set(b->world.home, t, t->at + SECOND);
-    if (!isatty(STDERR_FILENO))
-        return;
-    st_disk_stats(b->disk, &s);
-    ops = s.ops[ST_OP_READ] + s.ops[ST_OP_WRITE];
-    fprintf(stderr, "\r%ju IOPS\033[K%s", (uintmax_t)(ops - b->last_ops),
-            atomic_load(&b->stop) ? "\r\033[K" : "");
-    b->last_ops = ops;
-}
-
-static void
-bench_signal(struct st_cmd_world *w, int signal)
-{
-    struct bench *b = st_container(w, struct bench, world);
-
-    (void)signal;
-    if (atomic_exchange(&b->stop, true)) /* asked before, and something hangs */
-        _exit(st_cmd_fail(ST_EXIT_FAILED, "requests did not end"));
-}
-
-static int
-job_start(struct bench *b, struct job *j)
-{
-    uint64_t bytes = b->bs * b->iodepth;
-    struct st_err err = {"no memory, or no thread, for so many requests"};
-
-    j->bench = b;
-    j->begin.run = job_begin;
-    j->ended.run = job_ended;
-    j->rand = st_rand_seed((uint64_t)(j - b->job));
-    j->next = b->blocks * (uint64_t)(j - b->job) / b->njobs;
-    j->reqs = malloc(st_req_size(st_disk_frames(b->disk)) * b->iodepth);
-    j->data = st_pages_alloc(bytes);
-    j->iov = calloc(b->iodepth, sizeof(*j->iov));
-    for (uint64_t i = 0; j->data && i < bytes / 8; i++)
-        ((uint64_t *)j->data)[i] = st_rand_next(&j->rand);
-    if (j->reqs && j->data && j->iov &&
-        st_loop_create(b->world.domain, &j->loop, &err) == 0 &&
-        st_loop_start(j->loop, "bench") == 0)
-        return 0;
-    return st_cmd_fail(ST_EXIT_FAILED, "%s", err.text);
-}
-
-static void
-report(struct bench *b, bool as_json)
-{
-    double seconds = (double)(clock_ns(CLOCK_MONOTONIC) - b->begun_ns) / SECOND;
-    double cpu = (double)(clock_ns(CLOCK_PROCESS_CPUTIME_ID) - b->cpu_ns);
-    const char *engine = st_domain_engine(b->world.domain);
-    struct st_hist latency = {0};
-    struct st_disk_stats s;
-    double ops, bytes;
-    uint64_t p50, p99;
-
-    st_disk_stats(b->disk, &s);
-    for (unsigned i = 0; i < b->njobs; i++)
-        st_hist_merge(&latency, &b->job[i].latency);
-    p50 = st_hist_quantile(&latency, 0.5);
-    p99 = st_hist_quantile(&latency, 0.99);
-    ops = (double)(s.ops[ST_OP_READ] + s.ops[ST_OP_WRITE]);
-    bytes = (double)(s.bytes_read + s.bytes_written);
-    if (as_json) {
-        json_t *o = json_pack(
-            "{s:s,s:s,s:I,s:i,s:i,s:s,s:f,s:I,s:I,s:f,s:f,s:I,s:I,s:f}", "spec",
-            b->spec, "rw", b->mode->name, "bs", (json_int_t)b->bs, "iodepth",
-            b->iodepth, "jobs", b->njobs, "engine", engine, "seconds", seconds,
-            "reads", (json_int_t)s.ops[ST_OP_READ], "writes",
-            (json_int_t)s.ops[ST_OP_WRITE], "iops", ops / seconds,
-            "bytes_per_second", bytes / seconds, "p50_ns", (json_int_t)p50,
-            "p99_ns", (json_int_t)p99, "cpu_ns_per_io", cpu / ops);
-
-        json_dumpf(o, stdout, JSON_INDENT(2));
-        putchar('\n');
-        json_decref(o);
-        return;
-    }
-    printf("%s %s, %ju bytes, depth %u, %u jobs, %s, %.1f s\n"
+    printf("%s %s, %ju bytes, depth %u, %u %s, %s, %.1f s\n"
            "%.0f IOPS, %.1f MB/s, latency p50 <= %.1f us, p99 <= %.1f us, "
            "%.0f ns CPU per I/O\n",
-           b->spec, b->mode->name, (uintmax_t)b->bs, b->iodepth, b->njobs,
-           engine, seconds, ops / seconds, bytes / seconds / 1e6,
-           (double)p50 / 1e3, (double)p99 / 1e3, cpu / ops);
+           o->what, o->mode->name, (uintmax_t)o->bs, o->iodepth, r->jobs,
+           r->jobs_name, r->engine ? r->engine : "NVMe", r->seconds,
+           ops / r->seconds, bytes / r->seconds / 1e6,
+           (double)st_hist_quantile(&r->latency, 0.5) / 1e3,
+           (double)st_hist_quantile(&r->latency, 0.99) / 1e3,
+           ops > 0 ? r->cpu_ns / ops : 0.0);
+    if (!r->doorbells || ops <= 0)
+        return;
+    printf("doorbells: %s, %.3f messages and %.3f interrupts per I/O",
+           r->doorbells, (double)r->rings / ops, (double)r->interrupts / ops);
+    if (r->server_cpu_ns >= 0)
+        printf(", server: %.0f ns CPU per I/O", r->server_cpu_ns / ops);
+    putchar('\n');
 }
 
-/* ---- The command ---- */
+/* ---- Options ---- */
 
 static int
-parse(struct bench *b, const struct st_cmd_args *a)
+parse(struct bench_opts *o, const struct st_cmd_args *a, bool vfio_user)
 {
     struct st_err err;
 
-    if (a->nrest != 2 || strcmp(a->rest[0], "disk") != 0)
+    if (a->text[vfio_user ? JOBS : QUEUES])
+        return st_cmd_fail(ST_EXIT_USAGE, vfio_user
+                                              ? "--jobs is of a disk, a "
+                                                "controller has --queues"
+                                              : "--queues is of a controller, "
+                                                "a disk has --jobs");
+    if (vfio_user && a->text[ENGINE])
         return st_cmd_fail(ST_EXIT_USAGE,
-                           "expected 'disk' and one SPEC, not '%s', see "
-                           "'strata bench --help'",
-                           a->nrest ? a->rest[a->nrest - 1] : "");
-    b->spec = a->rest[1];
-    b->mode = &modes[a->number[RW]];
-    b->bs = 4096;
-    if (a->text[BS] && st_size_parse(a->text[BS], &b->bs, &err) < 0)
+                           "--engine is of a disk, a controller's is its "
+                           "server's");
+    *o = (struct bench_opts){.args = a,
+                             .what = a->rest[1],
+                             .mode = &modes[a->number[RW]],
+                             .bs = 4096,
+                             .iodepth = a->number[IODEPTH],
+                             .jobs = a->number[JOBS],
+                             .queues = a->number[QUEUES],
+                             .seconds = a->number[RUNTIME],
+                             .poll_us = a->number[POLL_US],
+                             .engine = a->number[ENGINE],
+                             .json = a->text[JSON]};
+    if (a->text[BS] && st_size_parse(a->text[BS], &o->bs, &err) < 0)
         return st_cmd_fail(ST_EXIT_USAGE, "--bs: %s", err.text);
-    if (b->bs < 1 || b->bs > BS_MAX)
+    if (o->bs < 1 || o->bs > BS_MAX)
         return st_cmd_fail(ST_EXIT_USAGE,
                            "invalid --bs '%s', expected 1 to 64M", a->text[BS]);
-    b->iodepth = a->number[IODEPTH];
-    b->njobs = a->number[JOBS];
-    b->seconds = a->number[RUNTIME];
-    return 0;
-}
-
-static int
-measure(struct bench *b, bool as_json)
-{
-    int status = 0;
-
-    b->blocks = st_disk_size(b->disk) / b->bs;
-    if (!b->blocks)
-        return st_cmd_fail(ST_EXIT_USAGE, "'%s' is smaller than --bs", b->spec);
-    if (b->mode->write && st_disk_props(b->disk)->read_only)
-        return st_cmd_fail(ST_EXIT_USAGE, "'%s' is read-only", b->spec);
-    for (unsigned i = 0; i < b->njobs && !status; i++)
-        status = job_start(b, &b->job[i]);
-    if (status)
-        return status;
-    b->cpu_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
-    b->begun_ns = clock_ns(CLOCK_MONOTONIC);
-    b->tick.fire = bench_tick;
-    st_timer_set(b->world.home, &b->tick, b->begun_ns + SECOND);
-    b->running = b->njobs;
-    for (unsigned i = 0; i < b->njobs; i++)
-        st_post(b->job[i].loop, &b->job[i].begin);
-    st_loop_wait(b->world.home, &b->over);
-    st_timer_stop(b->world.home, &b->tick);
-    if (b->failed)
-        return st_cmd_fail(ST_EXIT_FAILED, "'%s': a request failed: %s",
-                           b->spec, st_status_name((enum st_status)b->failed));
-    report(b, as_json);
     return 0;
 }
 
 static int
 bench_run(const struct st_cmd_args *a)
 {
-    st_autofree struct bench *b = calloc(1, sizeof(*b));
-    int status = b ? parse(b, a) : st_cmd_fail(ST_EXIT_FAILED, "no memory");
+    bool disk = a->nrest == 2 && strcmp(a->rest[0], "disk") == 0;
+    bool vfio_user = a->nrest == 2 && strcmp(a->rest[0], "vfio-user") == 0;
+    struct bench_opts o;
+    int status;
 
-    if (status)
-        return status;
-    status = st_cmd_world_open(&b->world, a->level, a->number[ENGINE],
-                               a->number[POLL_US], bench_signal);
-    if (!status)
-        status = st_cmd_disk_open(&b->world, b->spec, b->spec, !b->mode->write,
-                                  &b->disk);
-    if (!status)
-        status = measure(b, a->text[JSON]);
-    st_disk_destroy(b->disk);
-    for (unsigned i = 0; i < b->njobs; i++) {
-        struct job *j = &b->job[i];
-
-        if (j->loop)
-            st_loop_join(j->loop);
-        st_loop_destroy(j->loop);
-        free(j->reqs);
-        free(j->data);
-        free(j->iov);
-    }
-    st_cmd_world_close(&b->world);
-    return status;
+    if (!disk && !vfio_user)
+        return st_cmd_fail(ST_EXIT_USAGE,
+                           "expected 'disk' and one SPEC, or 'vfio-user' and "
+                           "one PATH, not '%s', see 'strata bench --help'",
+                           a->nrest ? a->rest[a->nrest - 1] : "");
+    status = parse(&o, a, vfio_user);
+    return status ? status : disk ? bench_disk(&o) : bench_vfio_user(&o);
 }
 
 const struct st_cmd st_cmd_bench = {
     .name = "bench",
-    .syntax = "disk SPEC",
-    .help = "measure a disk",
-    .more = "Prints requests and bytes a second, latency and CPU time.\n",
+    .syntax = "disk|vfio-user SPEC|PATH",
+    .help = "measure a disk, or an NVMe controller behind a socket",
+    .more = "Prints requests and bytes a second, latency and CPU time; of a "
+            "controller also\nwhat its doorbells cost. 'disk SPEC' opens a "
+            "disk by itself; 'vfio-user PATH' is\nthe guest of a running "
+            "'strata serve', on its first namespace.\n",
     .options = bench_options,
     .run = bench_run,
 };

@@ -45,6 +45,8 @@ cmd_help(const struct st_cmd *c)
     printf("usage: strata %s [OPTION]... %s\n\n%s\n%s\noptions:\n", c->name,
            c->syntax, c->help, c->more);
     for (const struct st_cmd_option *o = c->options; o->name; o++) {
+        if (!o->help)
+            continue;
         printf("  --%s%s%s\n      %s", o->name, o->arg ? " " : "",
                o->arg ? o->arg : "", o->help);
         if (o->kind == ST_CMD_NUMBER)
@@ -78,37 +80,48 @@ word_index(const char *words, const char *word)
     }
 }
 
-/* Take VALUE for row I; 0 or an exit status. */
-static int
-take_option(const struct st_cmd_option *o, struct st_cmd_args *a, unsigned i,
-            const char *value)
+int
+st_cmd_take(const struct st_cmd_option *o, struct st_cmd_args *a, unsigned i,
+            const char *value, struct st_err *err)
 {
+    char what[40];
+    uint64_t n;
     int index;
 
-    if (a->text[i] && o->kind != ST_CMD_MANY)
-        return st_cmd_fail(ST_EXIT_USAGE, "option '--%s' is given twice",
-                           o->name);
+    if (a->text[i])
+        return st_err_set(err, EINVAL, "option '--%s' is given twice", o->name);
     a->text[i] = value ? value : "";
-    if (o->kind == ST_CMD_MANY)
-        a->many[i][a->nmany[i]++] = value;
     if (o->kind == ST_CMD_NUMBER) {
-        struct st_err err;
-        char what[32];
-        uint64_t n;
-
         snprintf(what, sizeof(what), "--%s", o->name);
-        if (st_number_parse(what, value, o->min, o->max, &n, &err) < 0)
-            return st_cmd_fail(ST_EXIT_USAGE, "%s", err.text);
+        if (st_number_parse(what, value, o->min, o->max, &n, err) < 0)
+            return -EINVAL;
         a->number[i] = (unsigned)n;
     }
     if (o->kind == ST_CMD_WORD) {
         index = word_index(o->arg, value);
         if (index < 0)
-            return st_cmd_fail(ST_EXIT_USAGE, "invalid --%s '%s', expected %s",
-                               o->name, value, o->arg);
+            return st_err_set(err, EINVAL, "invalid --%s '%s', expected %s",
+                              o->name, value, o->arg);
         a->number[i] = (unsigned)index;
     }
     return 0;
+}
+
+/* Take VALUE for row I; 0 or an exit status. */
+static int
+take_option(const struct st_cmd_option *o, struct st_cmd_args *a, unsigned i,
+            const char *value)
+{
+    struct st_err err;
+
+    if (o->kind == ST_CMD_MANY) {
+        a->text[i] = value;
+        a->many[i][a->nmany[i]++] = value;
+        return 0;
+    }
+    return st_cmd_take(o, a, i, value, &err) < 0
+               ? st_cmd_fail(ST_EXIT_USAGE, "%s", err.text)
+               : 0;
 }
 
 static int

@@ -32,9 +32,9 @@ enum st_cmd_kind {
 struct st_cmd_option {
     const char *name; /* without the dashes */
     enum st_cmd_kind kind;
-    const char *arg; /* what --help calls the value; of a WORD: all of them,
-                      * a|b|c, the first is the default */
-    const char *help;
+    const char *arg;  /* what --help calls the value; of a WORD: all of them,
+                       * a|b|c, the first is the default */
+    const char *help; /* NULL: not shown, for it is only there to be refused */
     unsigned def, min, max; /* of a NUMBER */
 };
 
@@ -42,8 +42,8 @@ enum { ST_CMD_OPTIONS_MAX = 32 };
 
 /* What a command line said. */
 struct st_cmd_args {
-    const char *text[ST_CMD_OPTIONS_MAX]; /* by row; NULL: not given */
-    unsigned number[ST_CMD_OPTIONS_MAX];  /* by row; a WORD's index */
+    const char *text[ST_CMD_OPTIONS_MAX];  /* by row; NULL: not given */
+    unsigned number[ST_CMD_OPTIONS_MAX];   /* by row; a WORD's index */
     const char **many[ST_CMD_OPTIONS_MAX]; /* owned: of a MANY row, in order */
     unsigned nmany[ST_CMD_OPTIONS_MAX];
     char **rest; /* lent: what is not an option */
@@ -64,7 +64,7 @@ struct st_cmd {
     int (*run)(const struct st_cmd_args *a); /* gives an exit status */
 };
 
-extern const struct st_cmd st_cmd_nbd, st_cmd_info, st_cmd_bench,
+extern const struct st_cmd st_cmd_nbd, st_cmd_serve, st_cmd_info, st_cmd_bench,
     st_cmd_completion, st_cmd_ctl, st_cmd_top;
 
 /* All of them, ended by NULL (commands.c): for --help, completion, manuals. */
@@ -75,6 +75,11 @@ void st_cmd_version(FILE *out);
 
 /* Parse ARGV (ARGV[0] is the command) and run C, or print its --help. */
 int st_cmd_run(const struct st_cmd *c, int argc, char **argv);
+
+/* Take VALUE (lent) as that of row I, which is O: 0, or -EINVAL with a
+ * sentence: twice, or not what the row takes. Not of a MANY row. */
+int st_cmd_take(const struct st_cmd_option *o, struct st_cmd_args *a,
+                unsigned i, const char *value, struct st_err *err);
 
 /* Say "strata: SENTENCE" on standard error; returns STATUS. */
 int st_cmd_fail(int status, const char *fmt, ...)
@@ -90,7 +95,7 @@ int st_cmd_fail_rc(int rc, const struct st_err *err);
 struct st_cmd_world {
     struct st_log log, notice; /* to standard error; NOTICE whatever -v says */
     struct st_domain *domain;
-    struct st_loop *home; /* main's thread turns it */
+    struct st_loop *home;       /* main's thread turns it */
     struct st_stack_env *stack; /* for st_cmd_disk_open; owned */
     void (*signal)(struct st_cmd_world *w, int signal);
     struct st_watch watch; /* fd is owned */
@@ -126,8 +131,9 @@ int st_cmd_disk_open(struct st_cmd_world *w, const char *spec, const char *name,
 /* Where a server listens: a Unix socket, TCP, or descriptors that it was
  * given. */
 struct st_cmd_address {
-    char path[108];          /* Unix socket, or "" */
-    unsigned mode, group;    /* its, group -1: ours */
+    const char *what;     /* the option that says it, for sentences; static */
+    char path[108];       /* Unix socket, or "" */
+    unsigned mode, group; /* its, group -1: ours */
     char host[256], port[8]; /* TCP */
     int fd[8];               /* owned; -1 when taken */
     unsigned nfds;
@@ -147,6 +153,35 @@ int st_cmd_address_parse(struct st_cmd_address *a, const char *unix_text,
 /* The same for option WHAT, which takes a Unix socket only. */
 int st_cmd_address_unix(struct st_cmd_address *a, const char *what,
                         const char *text, struct st_err *err);
+
+/* The words of a Unix socket: MODE and GROUP may be NULL; and of TCP. */
+int st_cmd_address_path(struct st_cmd_address *a, const char *what,
+                        const char *path, const char *mode, const char *group,
+                        struct st_err *err);
+int st_cmd_address_tcp(struct st_cmd_address *a, const char *what,
+                       const char *text, struct st_err *err);
+
+/* The sockets of a service manager, by the names that it gave them. */
+struct st_cmd_sockets {
+    char **name; /* owned */
+    int n;
+    uint64_t taken; /* bits */
+};
+
+/* Find them, once in a process and instead of st_cmd_address_parse. 0, -EINVAL
+ * or -ENOTSUP with a sentence; close it in any case. */
+int st_cmd_sockets_open(struct st_cmd_sockets *s, struct st_err *err);
+
+/* Move those called NAME (NULL: all that are left) into A, zeroed. Gives their
+ * number, or -EINVAL: too many of them. */
+int st_cmd_sockets_take(struct st_cmd_sockets *s, const char *name,
+                        struct st_cmd_address *a, struct st_err *err);
+
+/* The name of one that nobody has taken, or NULL; lent. */
+const char *st_cmd_sockets_left(const struct st_cmd_sockets *s);
+
+/* Those that nobody has taken are closed. */
+void st_cmd_sockets_close(struct st_cmd_sockets *s);
 
 /* Bind and listen. A Unix socket where nobody answers is removed first. 0 or
  * -errno with a sentence; close it in any case. */

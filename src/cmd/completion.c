@@ -205,14 +205,14 @@ print_verbs(void)
         snprintf(command, sizeof(command), "ctl/%s", v->name);
         printf("    '%s --api') takes='file' ;;\n", command);
         for (unsigned i = 0; i < ST_VERB_ARGS && v->arg[i]; i++)
-            if (*v->arg[i] == '?')
+            if (st_verb_arg_kind(v->arg[i]) == ST_VERB_OPTIONAL)
                 printf("    '%s --%s') takes='other' ;;\n", command,
-                       v->arg[i] + 1);
+                       st_verb_arg_name(v->arg[i]));
         print_arguments(command, v->syntax);
         printf("    %s) takes='--api ", command);
         for (unsigned i = 0; i < ST_VERB_ARGS && v->arg[i]; i++)
-            if (*v->arg[i] == '?')
-                printf("--%s ", v->arg[i] + 1);
+            if (st_verb_arg_kind(v->arg[i]) == ST_VERB_OPTIONAL)
+                printf("--%s ", st_verb_arg_name(v->arg[i]));
         puts("--help' ;;");
     }
     fputs("    'ctl 0') takes='=inspect ", stdout);
@@ -234,7 +234,7 @@ print_takes(void)
         const struct st_cmd_option *o;
 
         for (o = (*c)->options; o->name; o++) {
-            if (o->kind == ST_CMD_FLAG)
+            if (o->kind == ST_CMD_FLAG || !o->help)
                 continue;
             printf("    '%s --%s') takes='", (*c)->name, o->name);
             print_value(o->arg, strlen(o->arg));
@@ -246,7 +246,8 @@ print_takes(void)
             print_arguments((*c)->name, (*c)->syntax);
         printf("    %s) takes='", (*c)->name);
         for (o = (*c)->options; o->name; o++)
-            printf("--%s ", o->name);
+            if (o->help)
+                printf("--%s ", o->name);
         puts("--verbose --help' ;;");
     }
     fputs("    '') takes='", stdout);

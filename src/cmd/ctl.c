@@ -7,12 +7,14 @@
  *
  * The verbs are the graph's table: its syntax says how words become arguments,
  * nothing here knows a verb by name. What a word means is the server's
- * business, and so are the paths in a SPEC.
+ * business, and so are the paths in a SPEC. Only where the table says that an
+ * argument is a file, that is ours: its content is sent, or fetched.
  */
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <locale.h>
+#include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,6 +26,7 @@
 
 enum { API };
 enum { NAME_COLUMNS = 32, VALUE_COLUMNS = 1000 };
+enum { FILE_MAX = 64 << 20 }; /* the server takes less */
 
 static const struct st_cmd_option ctl_options[] = {
     {"api", ST_CMD_TEXT, "PATH", "the server's control socket", 0, 0, 0},
@@ -175,8 +178,8 @@ verb_help(const struct st_verb *v)
     printf("usage: strata ctl --api PATH %s%s%s\n\n%s\n", v->name,
            *v->syntax ? " " : "", v->syntax, v->help);
     for (unsigned i = 0; i < ST_VERB_ARGS && v->arg[i]; i++)
-        if (*v->arg[i] == '?')
-            printf("  --%s VALUE\n", v->arg[i] + 1);
+        if (st_verb_arg_kind(v->arg[i]) == ST_VERB_OPTIONAL)
+            printf("  --%s VALUE\n", st_verb_arg_name(v->arg[i]));
 }
 
 /* The verbs, for `strata ctl --help`. */
@@ -212,9 +215,10 @@ verb_options(const struct st_verb *v, struct option opts[static 8])
         opts[n++] = (struct option){"json", no_argument, NULL, OPTION_JSON};
     }
     for (int i = 0; i < ST_VERB_ARGS && v->arg[i]; i++)
-        if (*v->arg[i] == '?')
-            opts[n++] = (struct option){v->arg[i] + 1, required_argument, NULL,
-                                        OPTION_ARG + i};
+        if (st_verb_arg_kind(v->arg[i]) == ST_VERB_OPTIONAL)
+            opts[n++] =
+                (struct option){st_verb_arg_name(v->arg[i]), required_argument,
+                                NULL, OPTION_ARG + i};
 }
 
 /* Take one option; 0 or an exit status. */
@@ -253,7 +257,7 @@ take_option(const struct st_verb *v, struct ctl_words *w, int k,
         text = &w->text[k - OPTION_ARG];
         if (*text)
             return st_cmd_fail(ST_EXIT_USAGE, "option '--%s' is given twice",
-                               v->arg[k - OPTION_ARG] + 1);
+                               st_verb_arg_name(v->arg[k - OPTION_ARG]));
         *text = strdup(optarg);
         return *text ? 0 : st_cmd_fail(ST_EXIT_FAILED, "no memory");
     }
@@ -263,7 +267,8 @@ take_option(const struct st_verb *v, struct ctl_words *w, int k,
 static int
 next_required(const struct st_verb *v, int i)
 {
-    while (i < ST_VERB_ARGS && v->arg[i] && *v->arg[i] == '?')
+    while (i < ST_VERB_ARGS && v->arg[i] &&
+           st_verb_arg_kind(v->arg[i]) == ST_VERB_OPTIONAL)
         i++;
     return i < ST_VERB_ARGS && v->arg[i] ? i : -1;
 }
@@ -285,7 +290,7 @@ take_words(const struct st_verb *v, struct ctl_words *w, int n, char **word)
             return st_cmd_fail(ST_EXIT_USAGE,
                                "missing %.*s, see 'strata ctl %s --help'",
                                (int)len, syntax, v->name);
-        if (memchr(syntax, '=', len)) {
+        if (syntax[strcspn(syntax, "=,[ ")] == '=') {
             char *eq = strchr(word[taken], '=');
 
             if (!eq)
@@ -353,6 +358,104 @@ parse_words(const struct st_verb *v, struct ctl_words *w, int argc, char **argv)
     return take_words(v, w, argc - optind, argv + optind);
 }
 
+/* ---- Files ---- */
+
+/* Put the content of the file that *WORD (owned) names in its place; BASE64: in
+ * base64. 0 or an exit status. */
+static int
+file_read(char **word, bool base64)
+{
+    st_autofree char *data = malloc(FILE_MAX + 1), *text = NULL;
+    FILE *f = fopen(*word, "re");
+    size_t n = 0;
+    int bad = 0;
+
+    if (f && data) {
+        n = fread(data, 1, FILE_MAX + 1, f);
+        bad = ferror(f) ? errno : 0;
+    } else {
+        bad = errno;
+    }
+    if (f)
+        fclose(f);
+    if (bad)
+        return st_cmd_fail(ST_EXIT_USAGE, "cannot read '%s': %s", *word,
+                           strerror(bad));
+    if (n > FILE_MAX || (!base64 && memchr(data, '\0', n)))
+        return st_cmd_fail(ST_EXIT_USAGE, "'%s' is %s", *word,
+                           n > FILE_MAX ? "too long" : "no text");
+    text = malloc(n / 3 * 4 + 5);
+    if (!text)
+        return st_cmd_fail(ST_EXIT_FAILED, "no memory");
+    if (base64) {
+        EVP_EncodeBlock((unsigned char *)text, (const unsigned char *)data,
+                        (int)n);
+    } else {
+        memcpy(text, data, n);
+        text[n] = '\0';
+    }
+    free(*word);
+    *word = text;
+    text = NULL;
+    return 0;
+}
+
+/* What is a file's goes into W's texts; what begins like JSON is no file's
+ * name, but the text itself. 0 or an exit status. */
+static int
+files_read(const struct st_verb *v, struct ctl_words *w)
+{
+    int status = 0;
+
+    for (unsigned i = 0; !status && i < ST_VERB_ARGS && v->arg[i]; i++) {
+        char kind = st_verb_arg_kind(v->arg[i]);
+
+        if (w->text[i] && (kind == ST_VERB_FILE_BYTES ||
+                           (kind == ST_VERB_FILE_TEXT && *w->text[i] != '{')))
+            status = file_read(&w->text[i], kind == ST_VERB_FILE_BYTES);
+    }
+    return status;
+}
+
+/* Write the bytes that TEXT, base64, stands for to PATH. */
+static int
+file_write(const char *path, const char *text)
+{
+    size_t n = strlen(text), padding = 0, len;
+    st_autofree unsigned char *data = malloc(n + 1);
+    FILE *f;
+
+    while (padding < 2 && padding < n && text[n - 1 - padding] == '=')
+        padding++;
+    if (!data || n > FILE_MAX || n % 4 ||
+        EVP_DecodeBlock(data, (const unsigned char *)text, (int)n) < 0)
+        return st_cmd_fail(ST_EXIT_FAILED,
+                           "the server's answer is no base64, nothing is "
+                           "written to '%s'",
+                           path);
+    len = n / 4 * 3 - padding;
+    f = fopen(path, "we");
+    if (f && fwrite(data, 1, len, f) == len && fflush(f) == 0 && fclose(f) == 0)
+        return ST_EXIT_OK;
+    return st_cmd_fail(ST_EXIT_FAILED, "cannot write '%s': %s", path,
+                       strerror(errno));
+}
+
+static int
+answer_write(const struct st_verb *v, const struct ctl_words *w, json_t *answer)
+{
+    int status = 0;
+
+    for (unsigned i = 0; !status && i < ST_VERB_ARGS && v->arg[i]; i++) {
+        const char *text = json_string_value(
+            json_object_get(answer, st_verb_arg_name(v->arg[i])));
+
+        if (st_verb_arg_kind(v->arg[i]) == ST_VERB_FILE_ANSWER)
+            status = file_write(w->text[i], text ? text : "?");
+    }
+    return status;
+}
+
 /* ---- Asking ---- */
 
 /* Give the target of inspect. A name that has a slash is written with %2F. */
@@ -383,8 +486,8 @@ verb_body(const struct st_verb *v, const struct ctl_words *w,
     char *body = NULL;
 
     for (unsigned i = 0; i < ST_VERB_ARGS && v->arg[i] && !*wrong; i++)
-        if (w->text[i] &&
-            json_object_set_new(o, v->arg[i] + (*v->arg[i] == '?'),
+        if (w->text[i] && st_verb_arg_kind(v->arg[i]) != ST_VERB_FILE_ANSWER &&
+            json_object_set_new(o, st_verb_arg_name(v->arg[i]),
                                 json_string(w->text[i])) < 0)
             *wrong = w->text[i];
     if (!*wrong)
@@ -401,7 +504,7 @@ ask(const struct st_verb *v, const struct ctl_words *w)
     struct st_api *api = NULL;
     json_t *answer = NULL;
     struct st_err err;
-    int rc;
+    int rc, status = 0;
 
     if (v == &ctl_inspect) {
         method = w->update ? "PUT" : "GET";
@@ -421,9 +524,11 @@ ask(const struct st_verb *v, const struct ctl_words *w)
         rc = st_api_ask(api, method, target, body, &answer, &err);
     if (rc == 0 && strcmp(method, "GET") == 0)
         print_answer(answer, w->json);
+    else if (rc == 0)
+        status = answer_write(v, w, answer);
     json_decref(answer);
     st_api_close(api);
-    return rc == 0 ? ST_EXIT_OK
+    return rc == 0 ? status
                    : st_cmd_fail(rc == -EINVAL ? ST_EXIT_USAGE : ST_EXIT_FAILED,
                                  "%s", err.text);
 }
@@ -451,6 +556,8 @@ ctl_run(const struct st_cmd_args *a)
         status = st_cmd_fail(ST_EXIT_USAGE, "missing --api PATH, see 'strata "
                                             "ctl --help'");
     else if (!status)
+        status = files_read(v, &w);
+    if (!status && !w.help)
         status = ask(v, &w);
     for (unsigned i = 0; i < ST_VERB_ARGS; i++)
         free(w.text[i]);

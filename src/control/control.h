@@ -10,7 +10,9 @@
  *   PUT  /v1/inspect/PATH        body: the new value, as text, or as JSON with
  *                                Content-Type: application/json. The verb set
  *   GET  /v1/verbs               {"verbs": [{"name", "syntax", "help",
- *                                "arguments": [{"name", "optional"}]}]}
+ *                                "arguments": [{"name", "optional"}]}]}; of
+ *                                a file also "file": "text", "base64", or
+ *                                "answer": a member of the answer, in base64
  *   POST /v1/VERB                body: {"argument": "text", ...}; numbers are
  *                                taken as text. {"ok": true} when it is done
  *   GET  /metrics                Prometheus text format 0.0.4
@@ -19,7 +21,8 @@
  *
  * A failure is {"error": "SENTENCE"} with the status that fits: 400 wrong in
  * itself, 403 another user, another origin or a value that cannot be set, 404,
- * 405, 409 contradicts what is, 413 body over 64 KiB, 415, 501 not supported,
+ * 405, 409 contradicts what is, 413 body over 64 KiB (512 with a
+ * file in it), 415, 501 not supported,
  * 503 stopping or too many clients, 504 deadline, 507 no space, else 500. What
  * is no HTTP/1.1 request at all the library answers before we see it: 400, 414,
  * 431 or 505 with its own sentence, as a page, or nothing; and closes.
@@ -83,12 +86,14 @@ void st_inspect_print(FILE *out, struct st_disk *d);
 
 /* The whole of GET /v1/inspect:
  *   {"version", "engine", "caps": {NAME: {used, peak, limit, refused, unit,
- *    when_full}}, "graph": {...}, "disks": {NAME: ...}, "doors": {NAME: ...}}
+ *    when_full}}, "graph": {...}, "disks": {NAME: ...}, "doors": {NAME: ...},
+ *    "controllers": {NAME: ...}}
  *
  * Of a disk that the graph has: also "spec", and as 0 or 1 "paused" and
  * "leaving". Of a door: "kind", and what it says itself (st_nbd_inspect):
  * "clients_now", "clients_total", "requests", "errors", "protocol_errors",
- * "bytes_in", "bytes_out", "exports": {NAME: ...}, "clients": {N: ...}. Names
+ * "bytes_in", "bytes_out", "exports": {NAME: ...}, "clients": {N: ...}. Of a
+ * controller: what st_graph_controller_inspect says. Names
  * that are not UTF-8 have '?' for their odd bytes. Gives a reference. */
 json_t *st_inspect_graph(struct st_graph *g, const char *version);
 

@@ -18,6 +18,7 @@
 
 enum {
     ST_CONTROL_BODY = 64 << 10,   /* the largest body that is looked at */
+    ST_CONTROL_FILE = 512 << 10,  /* the same, where a file is part of it */
     ST_CONTROL_DISCARD = 1 << 20, /* the largest that is read at all */
     ST_CONTROL_SEGMENTS = 64,     /* of a path */
     ST_CONTROL_DEPTH = 1000,      /* of a tree: all of it */
@@ -48,7 +49,8 @@ void st_control_path_free(struct st_control_path *p);
 /* Is BODY a JSON object with the arguments of V? They go to ARG, each owned,
  * NULL where there is none; no body at all is an empty object. 0; -EINVAL: no
  * JSON, no object, a member twice, one that V does not have, or that is neither
- * a string nor a number; -ENOMEM. ARG is filled with what to free in any case.
+ * a string nor a number (where V takes a file's text, it may be an object: its
+ * text is that); -ENOMEM. ARG is filled with what to free in any case.
  */
 int st_control_arguments_parse(const struct st_verb *v, const char *body,
                                size_t len, char *arg[ST_VERB_ARGS],

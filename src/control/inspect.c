@@ -275,6 +275,21 @@ inspect_doors(json_t *o, struct st_graph *g)
 }
 
 static void
+inspect_controllers(json_t *o, struct st_graph *g, const char *only)
+{
+    const struct st_graph_controller *c = NULL;
+
+    while ((c = st_graph_next_controller(g, c))) {
+        struct inspect_visitor v;
+
+        if (only && strcmp(only, c->name) != 0)
+            continue;
+        v = inspect_into(inspect_dir(o, c->name));
+        st_graph_controller_inspect(c, &v.base);
+    }
+}
+
+static void
 inspect_caps(json_t *o, struct st_graph *g)
 {
     struct st_caps *caps = st_domain_caps(st_graph_control(g)->domain);
@@ -292,19 +307,21 @@ inspect_caps(json_t *o, struct st_graph *g)
     }
 }
 
-/* All of it, or what lies below its child FIRST, or, of the disks, SECOND. */
+/* All of it, or what lies below its child FIRST, or, of the disks and
+ * controllers, SECOND. */
 static json_t *
 inspect_graph(struct st_graph *g, const char *version, const char *first,
               const char *second)
 {
     json_t *o = json_object();
     struct inspect_visitor v;
-    static const char *const dirs[] = {"caps", "graph", "disks", "doors"};
+    static const char *const dirs[] = {"caps", "graph", "disks", "doors",
+                                       "controllers"};
 
     inspect_set(o, "version", st_inspect_text(version));
     inspect_set(o, "engine",
                 json_string(st_domain_engine(st_graph_control(g)->domain)));
-    for (unsigned i = 0; i < 4; i++) {
+    for (unsigned i = 0; i < 5; i++) {
         json_t *dir = inspect_dir(o, dirs[i]);
 
         if (first && strcmp(first, dirs[i]) != 0)
@@ -316,8 +333,10 @@ inspect_graph(struct st_graph *g, const char *version, const char *first,
             st_graph_inspect(g, &v.base);
         else if (i == 2)
             inspect_disks(dir, g, second);
-        else
+        else if (i == 3)
             inspect_doors(dir, g);
+        else
+            inspect_controllers(dir, g, second);
     }
     return o;
 }
@@ -384,11 +403,22 @@ st_inspect_verbs(void)
         json_t *args = json_array();
 
         for (unsigned i = 0; i < ST_VERB_ARGS && v->arg[i]; i++) {
-            bool optional = *v->arg[i] == '?';
+            static const struct {
+                char kind;
+                const char *name;
+            } files[] = {{ST_VERB_FILE_TEXT, "text"},
+                         {ST_VERB_FILE_BYTES, "base64"},
+                         {ST_VERB_FILE_ANSWER, "answer"}};
+            char kind = st_verb_arg_kind(v->arg[i]);
+            json_t *arg =
+                json_pack("{s:s, s:b}", "name", st_verb_arg_name(v->arg[i]),
+                          "optional", kind == ST_VERB_OPTIONAL);
 
-            json_array_append_new(args, json_pack("{s:s, s:b}", "name",
-                                                  v->arg[i] + optional,
-                                                  "optional", optional));
+            for (unsigned k = 0; k < 3; k++)
+                if (files[k].kind == kind)
+                    json_object_set_new(arg, "file",
+                                        json_string(files[k].name));
+            json_array_append_new(args, arg);
         }
         json_array_append_new(
             verbs, json_pack("{s:s, s:s, s:s, s:o}", "name", v->name, "syntax",

@@ -136,12 +136,20 @@ argument_take(const struct st_verb *v, const char *name, const json_t *value,
               char *arg[ST_VERB_ARGS], struct st_err *err)
 {
     for (unsigned i = 0; i < ST_VERB_ARGS && v->arg[i]; i++) {
-        const char *is = v->arg[i] + (*v->arg[i] == '?');
+        const char *is = st_verb_arg_name(v->arg[i]);
+        char kind = st_verb_arg_kind(v->arg[i]);
         int rc;
 
         if (strcmp(is, name) != 0)
             continue;
-        rc = scalar(value, false, &arg[i]);
+        if (kind == ST_VERB_FILE_ANSWER)
+            return st_err_set(err, EINVAL, "'%s' is what the answer has", is);
+        if (kind == ST_VERB_FILE_TEXT && json_is_object(value)) {
+            arg[i] = json_dumps(value, JSON_COMPACT);
+            rc = arg[i] ? 0 : -ENOMEM;
+        } else {
+            rc = scalar(value, false, &arg[i]);
+        }
         return rc == -EINVAL ? st_err_set(err, EINVAL,
                                           "'%s' is neither a string nor a "
                                           "number",

@@ -3,7 +3,7 @@
  * A request, from its first line to its answer; see control_private.h.
  *
  *   create: where to, may it     -- no --> status, and the body is read away
- *     body: kept up to 64 KiB              |
+ *     body: kept up to 64 KiB, or 512      |
  *     run:  GET: answer at once -----------+
  *           PUT, POST: suspend, st_graph_do -- done --> resume
  *                                              |         |
@@ -251,10 +251,27 @@ request_check_write(struct control_request *r)
                             : "the body is not application/json");
 }
 
+/* How many bytes of a body are looked at: more where a file is part of it. */
+static size_t
+request_room(const struct control_request *r)
+{
+    for (unsigned i = 0; r->verb && i < ST_VERB_ARGS && r->verb->arg[i]; i++) {
+        char kind = st_verb_arg_kind(r->verb->arg[i]);
+
+        if (kind == ST_VERB_FILE_TEXT || kind == ST_VERB_FILE_BYTES)
+            return ST_CONTROL_FILE;
+    }
+    return ST_CONTROL_BODY;
+}
+
 static void
 request_too_large(struct control_request *r)
 {
-    st_request_fail(r, 413, "the body is larger than 64 KiB");
+    char text[64];
+
+    snprintf(text, sizeof(text), "the body is larger than %zu KiB",
+             request_room(r) >> 10);
+    st_request_fail(r, 413, text);
 }
 
 /* ---- Where does the body end? ---- */
@@ -305,7 +322,7 @@ request_length(struct control_request *r)
         return;
     }
     r->announced = f.length ? strtoull(f.length, NULL, 10) : 0;
-    if (!r->status && r->announced > ST_CONTROL_BODY)
+    if (!r->status && r->announced > request_room(r))
         request_too_large(r);
 }
 
@@ -359,7 +376,7 @@ st_request_body(struct control_request *r, const char *data, size_t len)
     if (r->status)
         return true; /* decided: read it away, or the client might never see
                       * the answer */
-    if (r->got > ST_CONTROL_BODY) {
+    if (r->got > request_room(r)) {
         request_too_large(r);
         return true;
     }
@@ -419,6 +436,19 @@ request_resume(struct control_request *r)
     st_control_kick(r->control);
 }
 
+/* {"ok": true}, with what the verb has to say. Gives a reference. */
+static json_t *
+request_done(const struct st_graph_edit *e)
+{
+    json_t *o = json_pack("{s:b}", "ok", 1);
+
+    for (unsigned i = 0; e->answer && i < ST_VERB_ARGS && e->verb->arg[i]; i++)
+        if (st_verb_arg_kind(e->verb->arg[i]) == ST_VERB_FILE_ANSWER)
+            json_object_set_new(o, st_verb_arg_name(e->verb->arg[i]),
+                                json_string(e->answer));
+    return o;
+}
+
 static void
 request_edited(struct st_graph_edit *e, int rc)
 {
@@ -428,7 +458,7 @@ request_edited(struct st_graph_edit *e, int rc)
     if (rc < 0)
         request_fail_rc(r, rc, &e->err);
     else
-        request_json(r, 200, json_pack("{s:b}", "ok", 1));
+        request_json(r, 200, request_done(e));
     request_resume(r);
 }
 

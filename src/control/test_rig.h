@@ -40,6 +40,8 @@ struct st_graph {
     unsigned ndisks;
     struct st_graph_door door;
     unsigned ndoors;
+    struct st_graph_controller controller;
+    unsigned ncontrollers;
     /* What verbs noted; read on the loop, or when an answer has come. */
     char first[4096], second[4096];
     unsigned done, abandoned;
@@ -99,6 +101,11 @@ fake_hang(struct st_graph_edit *e)
 static const struct st_verb fake_verbs[] = {
     {"set", "PATH VALUE", "set a value", {"path", "value"}, fake_note},
     {"note", "A [B]", "note both", {"a", "?b"}, fake_note},
+    {"file",
+     "A B C",
+     "note two files, answer with one",
+     {"<a", "@b", ">c"},
+     fake_note},
     {"fail", "ERRNO", "end with it", {"errno"}, fake_fail},
     {"hang", "", "never end", {NULL}, fake_hang},
     {NULL, NULL, NULL, {NULL}, NULL},
@@ -182,6 +189,23 @@ const struct st_graph_door *
 st_graph_next_door(struct st_graph *g, const struct st_graph_door *prev)
 {
     return prev || !g->ndoors ? NULL : &g->door;
+}
+
+const struct st_graph_controller *
+st_graph_next_controller(struct st_graph *g,
+                         const struct st_graph_controller *prev)
+{
+    return prev || !g->ncontrollers ? NULL : &g->controller;
+}
+
+void
+st_graph_controller_inspect(const struct st_graph_controller *c,
+                            struct st_inspect *v)
+{
+    v->text(v, "kind", c->kind);
+    v->enter(v, "vfio-user");
+    v->u64(v, "connected", 1);
+    v->leave(v);
 }
 
 void

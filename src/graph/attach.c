@@ -267,8 +267,8 @@ read_part(const char *what, const char *text, const struct st_option *table,
 }
 
 static int
-read_parts(const char *what, const char *text, const struct parts *p,
-           struct st_attach *out, struct st_err *err)
+read_parts(const char *what, const struct parts *p, struct st_attach *out,
+           struct st_err *err)
 {
     struct st_options o, at[ST_ATTACH_MAX];
     unsigned has = out->n ? HAS_ON : 0;
@@ -285,7 +285,7 @@ read_parts(const char *what, const char *text, const struct parts *p,
     for (unsigned i = 0; rc == 0 && i < out->n; i++)
         rc = take_place(at[i].value, &out->at[i], err);
     if (rc) {
-        st_err_prefix(err, "%s '%.160s'", what, text);
+        st_err_prefix(err, "%s", out->where);
         return rc;
     }
     out->spec = o.value[DISK];
@@ -301,14 +301,21 @@ st_attach_parse(const char *what, const char *text, struct st_attach *out,
 {
     struct parts p[1 + ST_ATTACH_MAX] = {0};
     st_autofree char *copy = strdup(text);
-    int rc = copy ? deal(copy, p, err) : st_err_set(err, ENOMEM, "no memory");
+    char **where = &out->memory[1 + ST_ATTACH_MAX];
+    int rc;
 
     memset(out, 0, sizeof(*out));
+    if (!copy || asprintf(where, "%s '%.160s'", what, text) < 0) {
+        *where = NULL;
+        return st_err_set(err, ENOMEM, "%s: no memory", what);
+    }
+    out->where = *where;
+    rc = deal(copy, p, err);
     if (rc < 0) {
-        st_err_prefix(err, "%s '%.160s'", what, text);
+        st_err_prefix(err, "%s", out->where);
     } else {
         out->n = (unsigned)rc;
-        rc = read_parts(what, text, p, out, err);
+        rc = read_parts(what, p, out, err);
     }
     for (unsigned i = 0; i <= ST_ATTACH_MAX; i++)
         free(p[i].text);
@@ -320,7 +327,7 @@ st_attach_parse(const char *what, const char *text, struct st_attach *out,
 void
 st_attach_free(struct st_attach *a)
 {
-    for (unsigned i = 0; i <= ST_ATTACH_MAX; i++)
+    for (unsigned i = 0; i < 2 + ST_ATTACH_MAX; i++)
         free(a->memory[i]);
     memset(a, 0, sizeof(*a));
 }

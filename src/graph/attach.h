@@ -30,9 +30,11 @@ struct st_attach_at {
     const char *export; /* NULL: the disk's name */
 };
 
-/* A disk to be. */
+/* A disk to be. All but memory is borrowed: from memory, or from whoever fills
+ * it without st_attach_parse. */
 struct st_attach {
-    char *memory[1 + ST_ATTACH_MAX]; /* owned */
+    char *memory[2 + ST_ATTACH_MAX]; /* owned */
+    const char *where; /* in front of sentences: "--disk 'mem:1G,on=x'" */
     const char *spec;
     const char *name; /* "": the next free of disk0, disk1, ... */
     bool read_only, dvd;

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "graph_private.h"
+#include "mem.h"
 
 #define DEADLINE (30 * GRAPH_S)
 
@@ -30,6 +31,7 @@ void
 graph_end(struct st_graph_edit *e, int rc)
 {
     struct st_graph *g = e->graph;
+    st_autofree char *answer = e->answer; /* E may be gone behind done */
 
     st_timer_stop(g->control, &e->timer);
     drop_texts(e);
@@ -92,11 +94,16 @@ graph_op_end(struct graph_op *op, int rc)
         op->disk->late = NULL;
     if (e) {
         e->err = op->err;
+        e->answer = op->answer;
+        op->answer = NULL;
         e->job = NULL;
     }
     g->nops--;
     for (unsigned i = 0; i < ST_VERB_ARGS; i++)
         free(op->text[i]);
+    st_attach_free(&op->attach);
+    free(op->answer);
+    free(op->blob);
     free(op);
     if (e)
         graph_end(e, rc);
@@ -168,9 +175,12 @@ is_complete(struct st_graph_edit *e)
     const struct st_verb *v = e->verb;
 
     for (unsigned i = 0; i < ST_VERB_ARGS && v->arg[i]; i++) {
-        if (!e->text[i] && v->arg[i][0] != '?') {
+        char kind = st_verb_arg_kind(v->arg[i]);
+
+        if (!e->text[i] && kind != ST_VERB_OPTIONAL &&
+            kind != ST_VERB_FILE_ANSWER) {
             graph_fail(e, EINVAL, "%s: '%s' is missing, expected %s", v->name,
-                       v->arg[i], v->syntax);
+                       st_verb_arg_name(v->arg[i]), v->syntax);
             return false;
         }
     }
@@ -233,6 +243,7 @@ st_graph_do(struct st_graph *g, const struct st_verb *verb,
     e->verb = verb;
     e->job = NULL;
     e->freed = NULL;
+    e->answer = NULL;
     e->rc = 0;
     e->err.text[0] = 0;
     for (unsigned i = 0; i < ST_VERB_ARGS; i++) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Disks that come and go with their export.
+ * Disks that come and go with their export; and how a disk leaves that nobody
+ * has any more (remove-disk is in namespaces.c).
  *
  *   add:     worker opens SPEC -> disk -> door serves it
  *   remove:  door knows it no more -> clients gone -> flush -> no message
@@ -187,8 +188,8 @@ last_flushed(void *arg, int rc)
     close_disk(op);
 }
 
-static void
-unexported(struct graph_op *op)
+void
+graph_out(struct graph_op *op)
 {
     int rc;
 
@@ -210,12 +211,12 @@ export_out(struct st_nbd_unexport *u)
     struct graph_op *op = x->leaving;
 
     graph_export_free(x);
-    unexported(op);
+    graph_out(op);
 }
 
-/* Take all exports out that leave with OP. */
+/* Take all exports and namespaces out that leave with OP. */
 static void
-unexport_all(struct graph_op *op)
+take_all_out(struct graph_op *op)
 {
     uint64_t left = op->e ? graph_left_ns(op->e) : 1;
 
@@ -233,7 +234,14 @@ unexport_all(struct graph_op *op)
             op->left--;
         }
     }
-    unexported(op);
+    st_list_for(n, next, &op->graph->namespaces, struct graph_namespace, link)
+    {
+        if (n->leaving != op)
+            continue;
+        op->left++;
+        graph_namespace_remove(n, left);
+    }
+    graph_out(op);
 }
 
 static void
@@ -243,7 +251,24 @@ opened_gate(struct st_edit *edit, int rc)
 
     (void)rc;
     op->disk->pub.paused = false;
-    unexport_all(op);
+    take_all_out(op);
+}
+
+void
+graph_leave(struct graph_op *op)
+{
+    struct graph_disk *d = op->disk;
+
+    if (!op->has_disk) {
+        op->disk = NULL; /* others have it, too */
+        take_all_out(op);
+        return;
+    }
+    /* What waits behind a closed gate would keep its clients here. */
+    d->pub.leaving = true;
+    st_disk_set_policy(d->pub.disk, ST_POLICY_REPORT);
+    op->edit.done = opened_gate;
+    st_disk_resume(d->pub.disk, &op->edit);
 }
 
 void
@@ -279,15 +304,6 @@ graph_remove_export(struct st_graph_edit *e)
         if (x->disk == d && !x->leaving && strcmp(x->name, op->text[0]) == 0)
             x->leaving = op;
     }
-    op->has_disk = n == d->exports;
-    if (!op->has_disk) {
-        op->disk = NULL;
-        unexport_all(op);
-        return;
-    }
-    /* What waits behind a closed gate would keep its clients here. */
-    d->pub.leaving = true;
-    st_disk_set_policy(d->pub.disk, ST_POLICY_REPORT);
-    op->edit.done = opened_gate;
-    st_disk_resume(d->pub.disk, &op->edit);
+    op->has_disk = n == d->exports + d->namespaces;
+    graph_leave(op);
 }

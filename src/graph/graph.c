@@ -31,6 +31,9 @@ st_graph_create(const struct st_graph_opts *opts, struct st_graph **out,
     st_list_init(&g->disks);
     st_list_init(&g->doors);
     st_list_init(&g->exports);
+    st_list_init(&g->controllers);
+    st_list_init(&g->subsystems);
+    st_list_init(&g->namespaces);
     st_list_init(&g->waiting);
     *out = g;
     return 0;
@@ -52,6 +55,8 @@ st_graph_destroy(struct st_graph *g)
         return;
     assert(!g->current && !g->nwaiting);
     st_retract(g->control, &g->turn);
+    if (!graph_free_controllers(g))
+        return;
     st_list_for(d, next, &g->doors, struct graph_door, link)
     {
         door_free(d);
@@ -271,15 +276,30 @@ no_door(const char *name, struct st_err *err)
 }
 
 int
+graph_check_name(struct st_graph *g, const char *name, struct st_err *err)
+{
+    if (!*name || !is_text(name))
+        return st_err_set(err, EINVAL,
+                          "an id must be UTF-8 text without control "
+                          "characters, and not empty");
+    if (graph_find_door(g, name))
+        return st_err_set(err, EEXIST, "there is a door '%s' already", name);
+    if (graph_find_controller(g, name))
+        return st_err_set(err, EEXIST, "there is a controller '%s' already",
+                          name);
+    return 0;
+}
+
+int
 st_graph_add_nbd(struct st_graph *g, const char *name,
                  const struct st_nbd_opts *opts, struct st_err *err)
 {
     struct st_nbd_opts o = *opts;
     struct graph_door *d;
-    int rc;
+    int rc = graph_check_name(g, name, err);
 
-    if (graph_find_door(g, name))
-        return st_err_set(err, EEXIST, "there is a door '%s' already", name);
+    if (rc < 0)
+        return rc;
     d = calloc(1, sizeof(*d));
     if (!d || !(d->name = strdup(name))) {
         free(d);

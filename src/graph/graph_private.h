@@ -7,6 +7,9 @@
  *   verbs.c    the table of verbs, and those that edit a disk
  *   set.c      the verb set: from a path to what has the value
  *   exports.c  add-export and remove-export: disks that come and go
+ *   controllers.c  NVMe controllers, their doors, and how both end
+ *   namespaces.c   disks at controllers and doors; add-disk, remove-disk
+ *   attach.c, identity.c   see their headers
  *   stop.c     the end
  *
  * An edit is its caller's memory and lives until its deadline at the latest.
@@ -32,7 +35,7 @@ struct graph_disk {
     struct st_graph_disk pub; /* first */
     char *name, *spec;        /* owned; pub's */
     struct st_list link;      /* st_graph.disks */
-    unsigned exports;
+    unsigned exports, namespaces;
     struct graph_op *late; /* an op that lost its edit and still has the disk */
     struct st_edit resume; /* stop.c's */
 };
@@ -54,6 +57,49 @@ struct graph_export {
     struct st_nbd_unexport un;
 };
 
+/* What controllers share when they name the same subsystem. */
+struct graph_subsystem {
+    struct st_list link; /* st_graph.subsystems */
+    char *name;          /* owned */
+    struct st_guid guid;
+    bool shared; /* it was named, others may name it */
+    unsigned controllers;
+};
+
+/* A controller with its door. The door lives on LOOP; what goes there and back
+ * is in controllers.c. */
+struct graph_controller {
+    struct st_graph_controller pub; /* first; its nvme is owned */
+    char *name;                     /* owned; pub's */
+    struct st_graph *graph;
+    struct graph_subsystem *subsystem; /* borrowed */
+    struct st_list link;               /* st_graph.controllers */
+    unsigned nn;                       /* namespaces it has numbers for */
+    bool mapped;
+    struct st_loop *loop;         /* borrowed: its door's and admin queue's */
+    struct st_gmem *gmem;         /* owned */
+    struct st_vfio_user *door;    /* owned, LOOP's */
+    struct st_task there, back;   /* on LOOP, on the control loop */
+    struct st_task cut;           /* on LOOP */
+    int fd, rc;                   /* of the door that is being made */
+    struct st_err err;            /* the same */
+    bool back_there;              /* what waits for `back` has its answer */
+    bool stopping, cutting, over; /* stop was asked, cut is asked, done */
+    struct st_timer timer;
+    struct st_nvme_call call;
+};
+
+/* A disk at a controller. */
+struct graph_namespace {
+    struct st_list link; /* st_graph.namespaces */
+    struct graph_controller *controller;
+    struct graph_disk *disk;
+    uint32_t nsid;
+    struct graph_op *leaving; /* who takes it out, or NULL */
+    struct st_nvme_call call;
+    struct st_timer again;
+};
+
 /* What an edit does. */
 struct graph_op {
     struct st_graph *graph;
@@ -66,7 +112,12 @@ struct graph_op {
     struct st_job job;        /* on a worker */
     struct st_node *node;     /* opened */
     struct graph_door *door;
-    unsigned left; /* exports that are not out yet */
+    unsigned left;           /* exports and namespaces that are not out yet */
+    struct st_attach attach; /* add-disk's */
+    struct st_nvme_call call;
+    void *blob; /* owned */
+    size_t blob_len;
+    char *answer; /* owned; the edit's when it ends */
     struct st_timer timer;
     struct st_err err;
     int rc;
@@ -88,6 +139,8 @@ struct st_graph {
     struct st_loop *control; /* borrowed */
     struct st_stack_env *env;
     struct st_list disks, doors, exports;
+    struct st_list controllers, subsystems, namespaces;
+    unsigned ncontrollers;
 
     /* Edits. */
     struct st_list waiting; /* st_graph_edit.link */
@@ -136,6 +189,9 @@ void graph_export_free(struct graph_export *x);
 /* Has the error policy stopped it? */
 bool graph_disk_stopped(const struct graph_disk *d);
 
+/* Is NAME one for a door or controller to be? 0, -EINVAL, -EEXIST. */
+int graph_check_name(struct st_graph *g, const char *name, struct st_err *err);
+
 /* ---- edit.c ---- */
 
 /* Let the next edit start, or the stop go on, in a coming round. */
@@ -182,7 +238,43 @@ void graph_set(struct st_graph_edit *e);
 void graph_add_export(struct st_graph_edit *e);
 void graph_remove_export(struct st_graph_edit *e);
 
+/* OP's disk, which leaves: from its gate on, until it is closed and OP ends.
+ * Takes out all exports and namespaces whose `leaving` is OP. */
+void graph_leave(struct graph_op *op);
+
+/* One that OP waits for is out. */
+void graph_out(struct graph_op *op);
+
+/* ---- controllers.c ---- */
+
+struct graph_controller *graph_find_controller(struct st_graph *g,
+                                               const char *name);
+
+/* The one that E's text I names, or NULL: E has ended. */
+struct graph_controller *graph_verb_controller(struct st_graph_edit *e,
+                                               const char *name);
+
+/* Stop every controller's door, then the controller. Each ends with
+ * graph_door_stopped. */
+void graph_stop_controllers(struct st_graph *g);
+void graph_cut_controllers(struct st_graph *g);
+
+/* Free what has stopped. False: something of it is still in use. */
+bool graph_free_controllers(struct st_graph *g);
+
+/* ---- namespaces.c ---- */
+
+/* Start to take N out, with its op's time; graph_out follows. */
+void graph_namespace_remove(struct graph_namespace *n, uint64_t timeout_ns);
+void graph_namespace_free(struct graph_namespace *n);
+
+void graph_add_disk(struct st_graph_edit *e);
+void graph_remove_disk(struct st_graph_edit *e);
+
 /* ---- stop.c ---- */
+
+/* A door or controller has stopped: 0, -EIO, -ETIMEDOUT. ARG is the graph. */
+void graph_door_stopped(void *arg, int rc);
 
 /* Something may have happened that the stop waits for. */
 void graph_stop_step(struct st_graph *g);

@@ -245,8 +245,8 @@ disk_set(struct graph_disk *d, const struct path *p, const char *value,
 static void
 path_set(struct st_graph_edit *e, const struct path *p)
 {
-    static const char *const fixed[] = {"version", "engine", "caps", "graph",
-                                        "doors"};
+    static const char *const fixed[] = {"version", "engine", "caps",
+                                        "graph",   "doors",  "controllers"};
     const char *value = e->text[1];
     struct graph_disk *d;
     bool top = false;

@@ -4,7 +4,8 @@
  *
  *   EDITS    the one under way ends (others are refused)
  *   RESUME   paused and stopped disks go on, so that requests can end
- *   DOORS    every door stops, and flushes what it served
+ *   DOORS    every door stops, and flushes what it served; every controller
+ *            stops when its door has
  *   FLUSH    the disks that no door serves
  *   REST     ops that are late: removals end now that the clients are gone
  *
@@ -133,8 +134,8 @@ remember(struct st_graph *g, int rc)
         g->rc = rc == -ETIMEDOUT ? rc : -EIO;
 }
 
-static void
-door_stopped(void *arg, int rc)
+void
+graph_door_stopped(void *arg, int rc)
 {
     struct st_graph *g = arg;
 
@@ -148,10 +149,13 @@ stop_doors(struct st_graph *g)
     st_list_for(d, next, &g->doors, struct graph_door, link)
     {
         g->pending++;
-        st_nbd_stop(d->pub.nbd, g->timeout_ns, door_stopped, g);
+        st_nbd_stop(d->pub.nbd, g->timeout_ns, graph_door_stopped, g);
         if (g->cutting)
             st_nbd_cut(d->pub.nbd);
     }
+    graph_stop_controllers(g);
+    if (g->cutting)
+        graph_cut_controllers(g);
 }
 
 static void
@@ -272,6 +276,7 @@ st_graph_cut(struct st_graph *g)
         {
             st_nbd_cut(d->pub.nbd);
         }
+        graph_cut_controllers(g);
     } else if (g->timer.slot) {
         st_timer_set(g->control, &g->timer,
                      st_min(g->timer.at, g->control->now + GRAPH_S));
