@@ -28,7 +28,7 @@ enum nvme_fault_on {
 
 /* What it does, a mask. */
 enum nvme_fault_do {
-    NVME_FAULT_STATUS = 1,         /* complete with u.status; a *_SQE: without
+    NVME_FAULT_STATUS = 1,         /* complete with status; a *_SQE: without
                                     * carrying it out */
     NVME_FAULT_DROP = 2,           /* consumed, never completed */
     NVME_FAULT_STUCK = 4,          /* held until released, aborted or reset */
@@ -44,6 +44,7 @@ enum nvme_fault_do {
     NVME_FAULT_TORN = 4096,        /* a write: only its first blocks */
     NVME_FAULT_DATA = 8192,        /* bytes over the data sent to the host */
     NVME_FAULT_REORDER = 16384,    /* held until the next one completed */
+    NVME_FAULT_PHASE = 32768,      /* the completion's phase tag is wrong */
 };
 
 /* One hit: what is to be done. Bytes are lent as long as the rules are. */
