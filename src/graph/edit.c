@@ -12,7 +12,6 @@
 #include <string.h>
 
 #include "graph_private.h"
-#include "mem.h"
 
 #define DEADLINE (30 * GRAPH_S)
 
@@ -31,7 +30,7 @@ void
 graph_end(struct st_graph_edit *e, int rc)
 {
     struct st_graph *g = e->graph;
-    st_autofree char *answer = e->answer; /* E may be gone behind done */
+    char *answer = e->answer; /* E may be gone behind done */
 
     st_timer_stop(g->control, &e->timer);
     drop_texts(e);
@@ -47,6 +46,7 @@ graph_end(struct st_graph_edit *e, int rc)
         e->freed(e);
     else
         e->done(e, rc);
+    free(answer);
 }
 
 void
