@@ -167,8 +167,10 @@ st_vfio_client_collect(struct st_vfio_client *c, struct st_vfio_call *call)
 int
 st_vfio_client_call(struct st_vfio_client *c, struct st_vfio_call *call)
 {
-    int rc = st_vfio_client_send(c, call, false);
+    int rc;
 
+    call->in_fd = -1; /* also when it cannot be sent */
+    rc = st_vfio_client_send(c, call, false);
     return rc < 0 ? rc : st_vfio_client_collect(c, call);
 }
 
