@@ -156,8 +156,7 @@ duration(struct parser *p, const json_t *v, uint64_t *ns)
     uint64_t n = 0;
 
     for (unit = text; unit && *unit >= '0' && *unit <= '9'; unit++)
-        if (n <= UINT32_MAX)
-            n = n * 10 + (uint64_t)(*unit - '0');
+        n = n > NVME_FAULT_NS_MAX ? n : n * 10 + (uint64_t)(*unit - '0');
     for (const struct nvme_fault_name *u = units; u->name; u++)
         if (unit > text && strcmp(unit, u->name) == 0 &&
             n <= NVME_FAULT_NS_MAX / u->value) {
