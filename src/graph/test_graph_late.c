@@ -265,6 +265,14 @@ wait_until_held(struct rig *r)
     }
 }
 
+/* Until X is what is being done. */
+static void
+wait_for_start(struct rig *r, struct edit *x)
+{
+    while (r->graph->current != &x->e || !x->e.job)
+        turn(r);
+}
+
 static void
 wait_for_ops(struct rig *r)
 {
@@ -279,11 +287,14 @@ a_disk_that_opens_too_late_is_closed(void **state)
     struct edit x, y;
 
     rig_hold(r, true);
-    edit_start(r, &x, 20 * MS, "add-export", "a", "test:", NULL, NULL);
-    edit_start(r, &y, 60 * MS, "add-export", "a", "memdiff:test:", NULL, NULL);
+    edit_start(r, &x, 0, "add-export", "a", "test:", NULL, NULL);
+    edit_start(r, &y, 0, "add-export", "a", "memdiff:test:", NULL, NULL);
     wait_until_held(r);
+    edit_expire(&x);
     assert_int_equal(edit_wait(&x), -ETIMEDOUT);
     assert_non_null(strstr(x.e.err.text, "will be closed again"));
+    wait_for_start(r, &y);
+    edit_expire(&y);
     assert_int_equal(edit_wait(&y), -ETIMEDOUT); /* opens in vain as well */
     must(r, "add-export", "a", "mem:1M");        /* the name was never taken */
     must(r, "insert", "a", "delay:0");
@@ -319,7 +330,9 @@ a_decorator_that_opens_too_late_is_closed(void **state)
     assert_int_equal(mkfifo(path, 0600), 0);
     snprintf(text, sizeof(text), "fault:%s", path);
     must(r, "add-export", "a", "mem:1M");
-    edit_start(r, &x, 20 * MS, "insert", "a", text, NULL, NULL);
+    edit_start(r, &x, 0, "insert", "a", text, NULL, NULL);
+    wait_for_start(r, &x);
+    edit_expire(&x);
     assert_int_equal(edit_wait(&x), -ETIMEDOUT);
     must(r, "insert", "a", "delay:0"); /* the disk is not busy */
     must(r, "remove-export", "a", NULL);

@@ -142,6 +142,64 @@ wait_for_flight(struct rig *r, const char *name)
     } while (!s.in_flight);
 }
 
+struct flight {
+    struct st_inspect v;
+    uint64_t n;
+};
+
+static void
+flight_u64(struct st_inspect *v, const char *name, uint64_t value)
+{
+    if (strcmp(name, "in_flight") == 0)
+        st_container(v, struct flight, v)->n += value;
+}
+
+static void
+flight_text(struct st_inspect *v, const char *name, const char *value)
+{
+    (void)v;
+    (void)name;
+    (void)value;
+}
+
+static void
+flight_enter(struct st_inspect *v, const char *name)
+{
+    (void)v;
+    (void)name;
+}
+
+static void
+flight_leave(struct st_inspect *v)
+{
+    (void)v;
+}
+
+/* Until the door has a request of a client in hand. */
+static void
+wait_for_request(struct rig *r)
+{
+    struct flight f = {
+        .v = {flight_u64, flight_text, flight_enter, flight_leave}};
+
+    while (!f.n) {
+        turn(r, MS);
+        st_nbd_inspect(st_graph_next_door(r->graph, NULL)->nbd, &f.v);
+    }
+}
+
+/* Until C's connection has ended; nothing more may come of it. */
+static void
+wait_for_end(struct rig *r, struct client *c)
+{
+    struct pollfd p = {.fd = c->fd, .events = POLLIN};
+
+    while (poll(&p, 1, 0) == 0)
+        turn(r, MS);
+    c->turn = NULL;
+    client_expect_end(c);
+}
+
 /* A client of EXPORT, past the handshake. */
 static void
 attach(struct rig *r, struct client *c, const char *export)
@@ -277,7 +335,7 @@ what_a_pause_holds_is_answered_when_the_export_goes(void **state)
     attach(r, &c, "a");
     must(r, "pause", "a", NULL);
     client_write(&c, 0, 7, 0, data, BLOCK);
-    turn(r, 20 * MS);
+    wait_for_request(r);
     must(r, "remove-export", "a", NULL);
     c.turn = NULL; /* all of it has been sent */
     assert_int_equal(client_reply(&c, 7, 0, NULL, 0), 0);
@@ -301,11 +359,10 @@ requests_that_hang_are_cancelled(void **state)
     st_testnode_hang(n, true);
     client_write(&c, 0, 7, 0, data, BLOCK);
     wait_for_flight(r, "a");
-    edit_start(r, &x, 400 * MS, "remove-export", "a", NULL, NULL, NULL);
-    turn(r, 350 * MS); /* its client has been cut off, but it does not flush */
-    c.turn = NULL;
-    client_expect_end(&c);
+    edit_start(r, &x, 2 * GRAPH_S, "remove-export", "a", NULL, NULL, NULL);
+    wait_for_end(r, &c); /* it was cut off; but the disk does not flush */
     assert_false(x.done);
+    edit_expire(&x);
     assert_int_equal(edit_wait(&x), -ETIMEDOUT);
     has_disks(r, "[a]");
     st_testnode_hang(n, false);

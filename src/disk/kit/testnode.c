@@ -279,15 +279,17 @@ static void
 chan_kick(struct st_task *task)
 {
     struct testnode_chan *c = st_container(task, struct testnode_chan, kick);
-    struct testnode *t = testnode(c->base.node);
+    struct testnode *t;
 
+    if (c->closed) { /* on this very loop; its node may be gone as well */
+        free(c);
+        return;
+    }
+    t = testnode(c->base.node);
     pthread_mutex_lock(&t->lock);
     c->kicked = false;
-    if (!c->closed)
-        chan_arm(t, c);
+    chan_arm(t, c);
     pthread_mutex_unlock(&t->lock);
-    if (c->closed)
-        free(c);
 }
 
 static void
