@@ -111,6 +111,37 @@ door_row(struct st_rate *r, const char *name, json_t *before, json_t *now,
     }
 }
 
+/* A controller is a door of one client. */
+static void
+controller_row(struct st_rate *r, const char *name, json_t *before, json_t *now,
+               double seconds)
+{
+    json_t *door = json_object_get(now, "vfio-user");
+    uint64_t begun = number(now, "commands"),
+             ended = number(now, "completions");
+
+    *r = (struct st_rate){
+        .name = name,
+        .kind = text(now, "kind", "-"),
+        .state = text(now, "state", "ok"),
+        .door = true,
+        .ops = (double)grown(before, now, "commands") / seconds,
+        .in_flight = begun > ended ? begun - ended : 0,
+        .errors =
+            number(now, "protocol_errors") + number(door, "protocol_errors"),
+        .clients = number(door, "connected"),
+    };
+}
+
+/* N clients more have DISK, if it is one. */
+static void
+count_client(struct st_rates *r, unsigned ndisks, const char *disk, uint64_t n)
+{
+    for (unsigned i = 0; disk && i < ndisks; i++)
+        if (strcmp(r->row[i].name, disk) == 0)
+            r->row[i].clients += n;
+}
+
 /* Count the clients of DOOR's exports at their disks. */
 static void
 count_clients(struct st_rates *r, unsigned ndisks, json_t *door)
@@ -120,11 +151,8 @@ count_clients(struct st_rates *r, unsigned ndisks, json_t *door)
 
     json_object_foreach(json_object_get(door, "exports"), name, export)
     {
-        const char *disk = text(export, "disk", NULL);
-
-        for (unsigned i = 0; disk && i < ndisks; i++)
-            if (strcmp(r->row[i].name, disk) == 0)
-                r->row[i].clients += number(export, "clients");
+        count_client(r, ndisks, text(export, "disk", NULL),
+                     number(export, "clients"));
     }
 }
 
@@ -134,7 +162,10 @@ st_rates_make(json_t *before, json_t *now, double seconds, struct st_rates *out)
     json_t *before_doors = json_object_get(before, "doors");
     json_t *disks = json_object_get(now, "disks"), *value;
     json_t *doors = json_object_get(now, "doors");
-    size_t n = json_object_size(disks) + json_object_size(doors);
+    json_t *before_controllers = json_object_get(before, "controllers");
+    json_t *controllers = json_object_get(now, "controllers"), *ns;
+    size_t n = json_object_size(disks) + json_object_size(doors) +
+               json_object_size(controllers);
     unsigned ndisks;
     const char *name;
 
@@ -156,6 +187,19 @@ st_rates_make(json_t *before, json_t *now, double seconds, struct st_rates *out)
         door_row(&out->row[out->n++], name, json_object_get(before_doors, name),
                  value, seconds);
         count_clients(out, ndisks, value);
+    }
+    json_object_foreach(controllers, name, value)
+    {
+        const char *nsid;
+
+        controller_row(&out->row[out->n++], name,
+                       json_object_get(before_controllers, name), value,
+                       seconds);
+        json_object_foreach(json_object_get(value, "namespaces"), nsid, ns)
+        {
+            count_client(out, ndisks, text(ns, "disk", NULL),
+                         out->row[out->n - 1].clients);
+        }
     }
     return 0;
 }

@@ -91,6 +91,35 @@ a_rate_is_what_grew_by_the_time(void **state)
 }
 
 static void
+a_controller_is_a_door(void **state)
+{
+    struct st_rates r = rates_of(
+        "{\"controllers\": {\"c\": {\"commands\": 5}}}",
+        "{\"disks\": {\"a\": {}, \"b\": {}}, \"controllers\": {\"c\": {"
+        "\"kind\": \"nvme\", \"state\": \"ready\", \"commands\": 105,"
+        "\"completions\": 98, \"protocol_errors\": 1, \"vfio-user\": {"
+        "\"connected\": 1, \"protocol_errors\": 2}, \"namespaces\": {\"3\": {"
+        "\"disk\": \"b\"}}}, \"d\": {\"completions\": 3}}}",
+        2);
+    const struct st_rate *c = &r.row[2];
+
+    (void)state;
+    assert_int_equal(r.n, 4);
+    assert_string_equal(c->name, "c");
+    assert_string_equal(c->kind, "nvme");
+    assert_string_equal(c->state, "ready");
+    assert_true(c->door);
+    assert_true(c->ops == 50);
+    assert_int_equal(c->in_flight, 7);
+    assert_int_equal(c->errors, 3);
+    assert_int_equal(c->clients, 1);
+    assert_int_equal(r.row[0].clients, 0);
+    assert_int_equal(r.row[1].clients, 1);
+    assert_int_equal(r.row[3].in_flight, 0); /* nonsense is none */
+    st_rates_free(&r);
+}
+
+static void
 what_went_back_or_is_new_has_no_rate(void **state)
 {
     struct st_rates r = rates_of(now, before, 1);
@@ -287,6 +316,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_rate_is_what_grew_by_the_time),
+        cmocka_unit_test(a_controller_is_a_door),
         cmocka_unit_test(what_went_back_or_is_new_has_no_rate),
         cmocka_unit_test(an_answer_of_another_shape_is_nothing),
         cmocka_unit_test(the_worst_state_is_the_one_that_is_named),

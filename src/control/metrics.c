@@ -306,6 +306,64 @@ metrics_doors(struct metrics *m)
     json_decref(doors);
 }
 
+/* ---- Controllers ---- */
+
+/* What a controller says of itself, and its door of itself, is in the tree. */
+static void
+metrics_controllers(struct metrics *m)
+{
+    static const struct {
+        const char *dir, *key, *name, *type, *help;
+    } rows[] = {
+        {"vfio-user", "connected", "strata_controller_connected", "gauge",
+         "1: a virtual machine is there."},
+        {"vfio-user", "clients_total", "strata_controller_connections_total",
+         "counter", "Virtual machines that there have been."},
+        {"vfio-user", "messages", "strata_controller_messages_total", "counter",
+         "Messages of virtual machine monitors."},
+        {"vfio-user", "protocol_errors",
+         "strata_controller_protocol_errors_total", "counter",
+         "Clients that were dropped for what they sent."},
+        {NULL, "commands", "strata_controller_commands_total", "counter",
+         "Commands that were fetched."},
+        {NULL, "doorbells", "strata_controller_doorbells_total", "counter",
+         "Doorbells that were rung by a message."},
+        {NULL, "interrupts", "strata_controller_interrupts_total", "counter",
+         "Interrupts that were raised."},
+        {NULL, "aborts", "strata_controller_aborts_total", "counter",
+         "Commands that the guest gave up."},
+        {NULL, "resets", "strata_controller_resets_total", "counter",
+         "Resets of the controller."},
+        {NULL, "orphans", "strata_controller_orphans", "gauge",
+         "Requests that a reset did not wait for and that are still out."},
+    };
+    static const char *const path[] = {"controllers"};
+    const struct st_control_path p = {.n = 1, .segment = {path[0]}};
+    struct st_err err;
+    json_t *all =
+        st_inspect_path(m->graph, m->version, &p, ST_CONTROL_DEPTH, &err);
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        const char *name;
+        json_t *c;
+
+        metrics_head(m, rows[i].name, rows[i].type, rows[i].help);
+        json_object_foreach(all, name, c)
+        {
+            json_t *o = rows[i].dir ? json_object_get(c, rows[i].dir) : c;
+            json_t *value = json_object_get(o, rows[i].key);
+
+            if (!json_is_integer(value))
+                continue;
+            fprintf(m->out, "%s{", rows[i].name);
+            metrics_label(m, "controller", name);
+            fprintf(m->out, "} %" JSON_INTEGER_FORMAT "\n",
+                    json_integer_value(value));
+        }
+    }
+    json_decref(all);
+}
+
 /* ---- The process ---- */
 
 static void
@@ -412,6 +470,7 @@ st_metrics_text(struct st_graph *g, const char *version, size_t *len)
     if (!bad) {
         metrics_disks(&m);
         metrics_doors(&m);
+        metrics_controllers(&m);
         metrics_caps(&m);
         metrics_graph(&m);
     }

@@ -7,6 +7,7 @@
  *
  *   set PATH VALUE   notes both, done at once
  *   note A [B]       notes both, done at once
+ *   file A B C       the same; C is the answer's, base64 of "ABC"
  *   fail ERRNO       ends with that, and a sentence
  *   hang             until rig_let_go, or it is abandoned
  */
@@ -66,6 +67,7 @@ fake_end(struct st_task *t)
 {
     struct st_graph_edit *e = st_container(t, struct st_graph_edit, task);
     int rc = (int)(intptr_t)e->job;
+    char *answer = e->answer;
 
     e->graph->done++;
     if (rc < 0)
@@ -73,6 +75,7 @@ fake_end(struct st_task *t)
     for (unsigned i = 0; i < ST_VERB_ARGS; i++)
         free(e->text[i]);
     e->done(e, rc);
+    free(answer);
 }
 
 static inline void
@@ -83,6 +86,13 @@ fake_note(struct st_graph_edit *e)
     snprintf(e->graph->second, sizeof(e->graph->second), "%s",
              e->text[1] ? e->text[1] : "(none)");
     st_ready(e->graph->loop, &e->task);
+}
+
+static inline void
+fake_file(struct st_graph_edit *e)
+{
+    e->answer = strdup("QUJD");
+    fake_note(e);
 }
 
 static inline void
@@ -105,7 +115,7 @@ static const struct st_verb fake_verbs[] = {
      "A B C",
      "note two files, answer with one",
      {"<a", "@b", ">c"},
-     fake_note},
+     fake_file},
     {"fail", "ERRNO", "end with it", {"errno"}, fake_fail},
     {"hang", "", "never end", {NULL}, fake_hang},
     {NULL, NULL, NULL, {NULL}, NULL},
@@ -206,6 +216,7 @@ st_graph_controller_inspect(const struct st_graph_controller *c,
     v->enter(v, "vfio-user");
     v->u64(v, "connected", 1);
     v->leave(v);
+    v->u64(v, "commands", 7);
 }
 
 void
@@ -280,6 +291,9 @@ rig_create(struct rig *r)
     r->graph.door.name = "nbd";
     r->graph.door.kind = "nbd";
     r->graph.ndoors = 1;
+    r->graph.controller.name = "nvme0";
+    r->graph.controller.kind = "nvme";
+    r->graph.ncontrollers = 1;
     assert_int_equal(st_nbd_export(r->graph.door.nbd, "", "",
                                    r->graph.disk[0].disk, false, &err),
                      0);

@@ -3,7 +3,8 @@
  * Controllers and their doors: made, inspected, stopped.
  *
  * A vfio-user door belongs to an I/O loop, the one of its controller's admin
- * queue; the controller itself to the control loop. So the end goes back and forth:
+ * queue; the controller itself to the control loop. So the end goes back and
+ * forth:
  *
  *   control:  stop ------>         .-> no door, inspect does not see it
  *                         \       /      \              .-> st_nvme_stop -> end
