@@ -215,6 +215,17 @@ st_pci_add_intx(struct st_pci *p)
     set_up_changed(p);
 }
 
+void
+st_pci_set_id(struct st_pci *p, uint16_t vendor, uint16_t device)
+{
+    pthread_mutex_lock(&p->lock);
+    put16(p->config + PCI_VENDOR, vendor);
+    put16(p->config + PCI_DEVICE, device);
+    put16(p->reset_to + PCI_VENDOR, vendor);
+    put16(p->reset_to + PCI_DEVICE, device);
+    pthread_mutex_unlock(&p->lock);
+}
+
 /* ---- Configuration space ---- */
 
 /* Tell the host what the line is, if it does not know. */

@@ -130,6 +130,10 @@ void st_pci_init(struct st_pci *p, const struct st_pci_ops *ops,
                  const struct st_pci_id *id);
 void st_pci_fini(struct st_pci *p);
 
+/* Say from now on, and after resets, that it is VENDOR and DEVICE. Any
+ * thread. */
+void st_pci_set_id(struct st_pci *p, uint16_t vendor, uint16_t device);
+
 /* BAR number BAR of SIZE bytes (power of two, at least 4096). One of 64 bits
  * takes the next number as well. Set-up only, as all that begins with add. */
 void st_pci_add_bar(struct st_pci *p, unsigned bar, uint64_t size,

@@ -168,9 +168,8 @@ shutdown_begin(struct st_nvme *n, unsigned shn)
 
 /* ---- Reset ---- */
 
-/* The registers as at power-on; under the lock. */
-static void
-registers_reset(struct st_nvme *n)
+void
+st_nvme_power_on(struct st_nvme *n)
 {
     n->reg.cc = 0;
     atomic_store(&n->cc, 0);
@@ -217,6 +216,7 @@ reset_begin(struct st_nvme *n)
 {
     atomic_store(&n->state, NVME_RESETTING);
     n->enabling_since = 0;
+    n->enable_asked = false;
     n->timer.fire = reset_late;
     st_timer_set(n->admin->io.loop, &n->timer,
                  n->admin->io.loop->now + NVME_RESET_NS);
@@ -332,6 +332,28 @@ admin_queues(struct st_nvme *n, uint32_t aqa, uint64_t asq, uint64_t acq)
     return 0;
 }
 
+/* Does a rule of faults hold the enable back? */
+static bool
+held(struct st_nvme *n)
+{
+    struct st_loop *l = n->admin->io.loop;
+    uint64_t ns;
+
+    if (!n->enable_asked) {
+        n->enable_asked = true;
+        atomic_store(&n->enable_released, false);
+        ns = st_nvme_fault_enable(n);
+        n->enable_at = ns == UINT64_MAX ? ns : l->now + ns;
+    }
+    if (l->now >= n->enable_at || atomic_load(&n->enable_released))
+        return false;
+    if (n->enable_at != UINT64_MAX) {
+        n->timer.fire = look_again;
+        st_timer_set(l, &n->timer, n->enable_at);
+    }
+    return true;
+}
+
 /* One try to become ready. True: the state has changed. */
 static bool
 enable(struct st_nvme *n, uint32_t cc, uint32_t aqa, uint64_t asq, uint64_t acq)
@@ -343,6 +365,12 @@ enable(struct st_nvme *n, uint32_t cc, uint32_t aqa, uint64_t asq, uint64_t acq)
     atomic_store(&n->state, NVME_ENABLING);
     if (why) {
         failed(n, why);
+        return true;
+    }
+    if (held(n))
+        return false;
+    if (atomic_load(&n->failed)) {
+        atomic_store(&n->state, NVME_FAILED);
         return true;
     }
     if (!n->enabling_since)
@@ -451,6 +479,14 @@ st_nvme_step_run(struct st_task *t)
             return;
         }
     } while (step_locked(n));
+}
+
+void
+st_nvme_step_failed(struct st_nvme *n)
+{
+    atomic_store(&n->failed, true);
+    csts_set(n, 0, NVME_CSTS_CFS);
+    st_nvme_step(n);
 }
 
 void
@@ -583,7 +619,8 @@ register_access(struct st_pci *p, unsigned bar, struct st_access *a)
     struct st_nvme *n = st_container(p, struct st_nvme, pci);
     bool off = bar != 0 || atomic_load(&n->stopped);
 
-    if (atomic_load(&n->gone)) {
+    if (atomic_load(&n->gone) ||
+        (st_nvme_has_faults(n) && st_nvme_fault_register(n))) {
         a->value = ones(a->len);
     } else if (!a->write) {
         uint64_t value = off ? 0 : register_read(n, a->offset & ~3ull);
@@ -616,7 +653,7 @@ reset(struct st_pci *p, struct st_access *a)
 {
     struct st_nvme *n = st_container(p, struct st_nvme, pci);
 
-    registers_reset(n);
+    st_nvme_power_on(n);
     /* Where more wait at a time than anybody sends, one does not. */
     if (atomic_load(&n->stopped) || n->reg.naccess == NVME_RESETS)
         return true;

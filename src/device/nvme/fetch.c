@@ -162,6 +162,8 @@ is_doomed(struct nvme_sq *sq, const struct nvme_slot *s)
 static void
 fetched(struct nvme_sq *sq, struct nvme_slot *s)
 {
+    if (st_nvme_has_faults(sq->w->nvme) && !st_nvme_fault_sqe(s))
+        return;
     if (__builtin_expect(sq->ndoomed && is_doomed(sq, s), 0))
         st_nvme_end(s, NVME_ABORT_REQUESTED);
     else if (__builtin_expect(
@@ -180,10 +182,10 @@ slot_take(struct nvme_sq *sq, const struct nvme_sqe *e)
     sq->free = s->next;
     sq->in_flight++;
     s->state = NVME_SLOT_STARTED;
-    s->in_io = s->executed = false;
+    s->in_io = s->executed = s->forced = false;
     s->announce = true;
     s->copies = 1;
-    s->cqe_fault = false;
+    s->cqe_fault = s->phase_fault = false;
     s->cmd.sqe = *e;
     s->cmd.io = &sq->w->io;
     s->cmd.door = NULL;
@@ -260,7 +262,7 @@ fetch_run(struct nvme_sq *sq, const struct nvme_sqe *from, unsigned n,
         cq->owed += owed;
         sq->head = sq->head + 1 == sq->size ? 0 : sq->head + 1;
         fetched(sq, slot_take(sq, &e));
-        if (st_nvme_halted(sq->w->nvme))
+        if (st_nvme_halted(sq->w->nvme) || sq->stalled_until)
             return i + 1;
     }
     return n;
@@ -302,7 +304,7 @@ st_nvme_fetch(struct nvme_sq *sq, bool *found)
         return false;
     if (__builtin_expect(sq->stalled_until != 0, 0)) {
         if (w->io.loop->now < sq->stalled_until)
-            return false; /* its timer wakes us */
+            return false;
         sq->stalled_until = 0;
     }
     while (left && sq->head != sq->tail) {
@@ -319,13 +321,13 @@ st_nvme_fetch(struct nvme_sq *sq, bool *found)
             st_count(&w->commands, got);
         }
         left -= got;
-        if (got < n)
+        if (got < n || sq->stalled_until)
             break;
     }
-    if (sq->stalled_until)
-        return false;
     atomic_store_explicit(&w->nvme->shown[sq->qid].sq_head, sq->head,
                           memory_order_relaxed);
+    if (sq->stalled_until)
+        return false; /* its timer wakes us */
     return more || (!left && sq->head != sq->tail);
 }
 

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "nvme_fault.h"
 #include "nvme_private.h"
 
 static const char *
@@ -109,6 +110,21 @@ show_counters(struct st_nvme *n, struct st_inspect *v)
     v->u64(v, "resets_forced", st_counter_get(&n->resets_forced));
 }
 
+static void
+show_faults(struct st_nvme *n, struct st_inspect *v)
+{
+    struct nvme_faults *f = atomic_load(&n->faults);
+    const char *name;
+    uint64_t hits;
+
+    if (!f)
+        return;
+    v->enter(v, "faults");
+    for (unsigned i = 0; st_nvme_faults_rule(f, i, &name, &hits); i++)
+        v->u64(v, name, hits);
+    v->leave(v);
+}
+
 void
 st_nvme_inspect(struct st_nvme *n, struct st_inspect *v)
 {
@@ -136,4 +152,5 @@ st_nvme_inspect(struct st_nvme *n, struct st_inspect *v)
             show_namespace(v, ns);
     }
     v->leave(v);
+    show_faults(n, v);
 }

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "nvme_fault.h"
 #include "nvme_private.h"
 #include "range.h"
 
@@ -330,6 +331,7 @@ st_nvme_destroy(struct st_nvme *n)
     for (unsigned i = 0; i < n->nworkers; i++)
         st_nvme_worker_fini(&n->worker[i]);
     st_nvme_db_free(n);
+    st_nvme_faults_free(atomic_load(&n->faults));
     if (n->has_pci)
         st_pci_fini(&n->pci);
     free(n->worker);

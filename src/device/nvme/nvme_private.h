@@ -74,14 +74,16 @@ struct nvme_slot {
     struct st_list link;    /* where it waits: see the state */
     enum nvme_slot_state state;
     bool in_io;    /* STARTED: io.c has it */
-    bool executed; /* HELD: it has been carried out */
+    bool executed; /* it has been carried out, and a fault has seen that */
+    bool forced;   /* it will not be, and ends with forced_status */
+    uint16_t forced_status;
     bool announce; /* its completion raises an interrupt */
     /* An Abort (of the admin queue) that waits for its end. */
     struct nvme_slot *aborter;
     struct st_timer timer; /* of its queue's loop; a fault's delay */
-    /* Bytes of the completion that a fault replaces: bits of mask. */
+    /* What a fault does to its completion: bits of mask become value. */
     uint8_t cqe_value[16], cqe_mask[16];
-    bool cqe_fault;
+    bool cqe_fault, phase_fault;
     unsigned copies; /* of its completion, owed by the queue: 1 */
     /* Admin commands: a message to a worker and its answer. */
     struct st_task msg;
@@ -182,7 +184,8 @@ struct nvme_worker {
 
     /* Messages of the admin loop. */
     struct nvme_msg msg[NVME_ROUNDS];
-    struct st_task abandon;
+    struct st_task abandon, release;
+    _Atomic bool releasing; /* that is posted */
     _Atomic bool abandoned; /* that is posted */
     bool stopping, closing; /* unanswered */
     uint32_t draining;      /* nsid: Format waits for it; or 0 */
@@ -344,7 +347,11 @@ struct st_nvme {
     unsigned namespaces_left;
     void (*namespaces_ended)(struct st_nvme *n);
 
+    /* Read with the lock, or on a loop. */
     _Atomic(struct nvme_faults *) faults;
+    _Atomic bool enable_released; /* a rule that holds an enable lets go */
+    bool enable_asked;            /* rules, about this enable */
+    uint64_t enable_at;           /* ns: not before */
 };
 
 /* ---- ctrl.c ---- */
@@ -378,6 +385,36 @@ st_nvme_halted(const struct st_nvme *n)
         atomic_load_explicit(&n->failed, memory_order_relaxed) ||
             atomic_load_explicit(&n->gone, memory_order_relaxed),
         0);
+}
+
+/* The registers as at power-on, and a reset. With the lock. */
+void st_nvme_power_on(struct st_nvme *n);
+
+/* As st_nvme_fail, with the lock. */
+void st_nvme_step_failed(struct st_nvme *n);
+
+/* ---- inject.c ---- */
+
+/* Rules are asked about S, just fetched, or carried out. False: S is held, or
+ * over. On its loop. */
+bool st_nvme_fault_sqe(struct nvme_slot *s);
+bool st_nvme_fault_cqe(struct nvme_slot *s);
+
+/* A completion of SQ has been posted. */
+void st_nvme_posted(struct nvme_sq *sq);
+
+/* An access to a register; with the lock. True: the controller is gone. */
+bool st_nvme_fault_register(struct st_nvme *n);
+
+/* How long an enable takes more, ns; UINT64_MAX: until it is released. The
+ * admin loop. */
+uint64_t st_nvme_fault_enable(struct st_nvme *n);
+
+static inline bool
+st_nvme_has_faults(const struct st_nvme *n)
+{
+    return __builtin_expect(
+        atomic_load_explicit(&n->faults, memory_order_acquire) != NULL, 0);
 }
 
 /* ---- life.c ---- */

@@ -205,6 +205,8 @@ st_nvme_slot_drop(struct nvme_slot *s)
     st_timer_stop(sq->w->io.loop, &s->timer);
     if (s->state != NVME_SLOT_STARTED)
         st_list_remove(&s->link);
+    if (sq->reordered == s)
+        sq->reordered = NULL;
     if (s->state != NVME_SLOT_EVENT && sq->cq)
         sq->cq->owed -= s->copies;
     slot_free(s);
@@ -246,6 +248,8 @@ cqe_put(struct nvme_cq *cq, const struct nvme_slot *s)
                       true);
     if (!to)
         return false;
+    if (__builtin_expect(s->phase_fault, 0))
+        e.status.b[0] ^= 1;
     if (__builtin_expect(s->cqe_fault, 0))
         cqe_spoil(&e, s);
     /* The phase tag makes an entry visible: it comes last (3.3.3.2.1). */
@@ -394,16 +398,23 @@ note_error(struct nvme_slot *s)
 void
 st_nvme_complete(struct nvme_slot *s)
 {
-    if (__builtin_expect(s->sq->dead, 0)) {
+    struct nvme_sq *sq = s->sq;
+
+    if (__builtin_expect(sq->dead, 0)) {
         st_nvme_slot_drop(s);
         return;
     }
+    if (!s->executed && st_nvme_has_faults(sq->w->nvme) &&
+        !st_nvme_fault_cqe(s))
+        return;
     if (__builtin_expect(s->aborter != NULL, 0))
         st_nvme_abort_decided(s,
                               (s->cmd.status & 0x7ff) == NVME_ABORT_REQUESTED);
     if (__builtin_expect(is_error(s->cmd.status), 0))
         note_error(s);
     post(s);
+    if (__builtin_expect(sq->reordered != NULL, 0))
+        st_nvme_posted(sq);
 }
 
 /* ---- Interrupts ---- */
