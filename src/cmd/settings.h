@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * What `strata serve` is to serve: controllers, doors and disks, from its
- * command line and from a settings file (guide/settings.md), which say the same
+ * command line and from a settings file (guide/serve.md), which say the same
  * in two ways:
  *
  *   --nvme-pci id=a,vfio-user=/s,queues=4   "nvme-pci": [{"id": "a",

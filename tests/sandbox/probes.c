@@ -15,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -479,27 +478,6 @@ ask_limit(struct probe_world *w)
 }
 
 static int
-executable_memory(struct probe_world *w)
-{
-    void *p = mmap(NULL, 4096, PROT_READ | PROT_EXEC,
-                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-    (void)w;
-    return p == MAP_FAILED ? errno : 0;
-}
-
-static int
-make_executable(struct probe_world *w)
-{
-    void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-    (void)w;
-    return p == MAP_FAILED ? EIO
-                           : result(mprotect(p, 4096, PROT_READ | PROT_EXEC));
-}
-
-static int
 type_into_terminal(struct probe_world *w)
 {
     return result(ioctl(w->file, TIOCSTI, "x"));
@@ -736,8 +714,12 @@ const struct probe probes[] = {
     {"change whether we dump core", EPERM, 0, PROBE_NO_ASAN, set_dumpable},
     {"change a limit", EPERM, 0, PROBE_NO_ASAN, set_limit},
     {"ask for a limit", 0, 0, 0, ask_limit},
-    {"map executable memory", EPERM, 0, 0, executable_memory},
-    {"make memory executable", EPERM, 0, 0, make_executable},
+    {"map executable memory", EPERM, 0, 0, probe_executable_memory},
+    {"make memory executable", EPERM, 0, 0, probe_make_executable},
+    {"map what a guest shares", 0, 0, 0, probe_guest_memory},
+    {"execute what a guest shares", EPERM, 0, 0, probe_guest_code},
+    {"interrupt a guest", 0, 0, 0, probe_guest_interrupt},
+    {"make a file in memory", EPERM, 0, 0, probe_memory_file},
     {"type into a terminal", EPERM, ENOTTY, 0, type_into_terminal},
     {"change the folder", EPERM, 0, 0, change_folder},
 

@@ -23,6 +23,7 @@ struct probe_world {
     int tcp, stream, dgram; /* sockets that are not connected */
     int listener;           /* of run/sock; a client waits to be accepted */
     uint16_t port;          /* where somebody listens on 127.0.0.1 */
+    int guest;              /* a socket on which descriptors wait */
     struct st_domain *domain;
     struct st_loop *home; /* the main thread's */
     struct st_loop *loop; /* that of this thread; NULL on a worker */
@@ -48,6 +49,16 @@ struct probe {
     unsigned flags;
     int (*run)(struct probe_world *w); /* 0 or an errno */
 };
+
+/* memory.c: send what a guest shares to W's guest; and what is tried with it.
+ */
+void probe_send_guest(struct probe_world *w);
+int probe_executable_memory(struct probe_world *w);
+int probe_make_executable(struct probe_world *w);
+int probe_guest_memory(struct probe_world *w);
+int probe_guest_code(struct probe_world *w);
+int probe_guest_interrupt(struct probe_world *w);
+int probe_memory_file(struct probe_world *w);
 
 /* Ends with a NULL name. */
 extern const struct probe probes[];

@@ -146,6 +146,7 @@ test_prepare(struct test_case *c)
     w->stream = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     w->dgram = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     w->listener = listen_unix(c->dir, "run/sock", SOCK_STREAM);
+    probe_send_guest(w);
     snprintf(a.sun_path, sizeof(a.sun_path), "%.80s/run/sock", c->dir);
     client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     must(connect(client, (struct sockaddr *)&a, sizeof(a)) == 0);
