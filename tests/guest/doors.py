@@ -112,8 +112,9 @@ class VfioUser(Door):
                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                           check=False).returncode != 0:
             raise Unavailable("this strata cannot serve")
-        argv = [self.options.strata, "serve",
-                "--nvme-pci", f"id=nvme0,vfio-user={socket}"]
+        words = ",".join(["id=nvme0", f"vfio-user={socket}",
+                          *self.options.controller])
+        argv = [self.options.strata, "serve", "--nvme-pci", words]
         for spec in self.disks:
             argv += ["--disk", f"{spec},on=nvme0"]
         self.serve(argv + ["--api", self.api], socket)
@@ -121,6 +122,7 @@ class VfioUser(Door):
     def qemu(self):
         return ["-device", json.dumps({
             "driver": "vfio-user-pci", "id": "nvme0",
+            **json.loads(self.options.device),
             "socket": {"type": "unix",
                        "path": os.path.join(self.sockets, "nvme0")}})]
 

@@ -84,6 +84,7 @@ def build(options, script, door, trees, path):
     names = door.names()
     values = {"disk": names[0] if names else "", "disks": " ".join(names),
               "door": options.door, "rounds": str(options.rounds)}
+    values.update(x.split("=", 1) for x in options.variable)
     fs.text("guest/env", "".join(f"{k}={shlex.quote(v)}\n"
                                  for k, v in values.items()))
     if options.shell:
@@ -138,7 +139,7 @@ def qemu_argv(options, door, trees, initrd, line):
                  "-serial", "chardev:line",
                  "-qmp", f"unix:{os.path.join(door.sockets, 'qmp')},server,"
                          "nowait"]
-    return argv + ["-append", APPEND, *door.qemu()]
+    return argv + ["-append", f"{APPEND} {options.append}", *door.qemu()]
 
 
 class Conversation(threading.Thread):
