@@ -98,6 +98,37 @@ st_msix_deliver(struct st_pci *p)
 }
 
 void
+st_pci_vector_get(struct st_pci *p, unsigned v, struct st_pci_vector *out)
+{
+    struct st_pci_msix_entry *e = &p->entry[v];
+
+    out->address = atomic_load(&e->word[0]) |
+                   (uint64_t)atomic_load(&e->word[1]) << 32;
+    out->data = atomic_load(&e->word[2]);
+    out->masked = atomic_load(&e->word[CONTROL]) & CONTROL_MASK;
+    out->pending = st_pci_pending(p, v);
+}
+
+void
+st_pci_vector_set(struct st_pci *p, unsigned v, const struct st_pci_vector *in)
+{
+    struct st_pci_msix_entry *e = &p->entry[v];
+
+    pthread_mutex_lock(&p->lock);
+    atomic_store(&e->word[0], (uint32_t)in->address);
+    atomic_store(&e->word[1], (uint32_t)(in->address >> 32));
+    atomic_store(&e->word[2], in->data);
+    atomic_store(&e->word[CONTROL], in->masked ? CONTROL_MASK : 0);
+    if (in->pending)
+        atomic_fetch_or(&p->pending[v / 64], UINT64_C(1) << v % 64);
+    if (p->host && p->host->msix_changed)
+        p->host->msix_changed(p->host, v);
+    if (p->host)
+        deliver(p, v);
+    pthread_mutex_unlock(&p->lock);
+}
+
+void
 st_msix_control(struct st_pci *p, uint16_t control)
 {
     bool on = control & ST_MSIX_ENABLE, masked = control & ST_MSIX_MASK;

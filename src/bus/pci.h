@@ -201,6 +201,22 @@ st_pci_unlock(struct st_pci *p)
     pthread_mutex_unlock(&p->lock);
 }
 
+/* Vector V of MSI-X, for a device that saves itself. */
+struct st_pci_vector {
+    uint64_t address;
+    uint32_t data;
+    bool masked, pending;
+};
+
+/* Any thread. */
+void st_pci_vector_get(struct st_pci *p, unsigned v,
+                       struct st_pci_vector *out);
+
+/* As if the guest had written it. What is pending is delivered as soon as it
+ * may be. Takes the lock. */
+void st_pci_vector_set(struct st_pci *p, unsigned v,
+                       const struct st_pci_vector *in);
+
 /* ---- A host's side ---- */
 
 /* Read LEN bytes (1 to 4, any alignment) at OFFSET, little-endian; all ones

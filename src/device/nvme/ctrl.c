@@ -473,6 +473,8 @@ st_nvme_step_run(struct st_task *t)
     struct st_nvme *n = st_container(t, struct st_nvme, step);
 
     atomic_store(&n->stepping, false);
+    if (n->restoring)
+        return; /* it steps when it is over */
     do {
         if (!st_pci_trylock(&n->pci)) {
             st_nvme_step(n); /* a register handler is in: later */

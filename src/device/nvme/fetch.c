@@ -174,8 +174,8 @@ fetched(struct nvme_sq *sq, struct nvme_slot *s)
         st_nvme_slot_start(s);
 }
 
-static struct nvme_slot *
-slot_take(struct nvme_sq *sq, const struct nvme_sqe *e)
+struct nvme_slot *
+st_nvme_slot_take(struct nvme_sq *sq, const struct nvme_sqe *e)
 {
     struct nvme_slot *s = sq->free;
 
@@ -261,7 +261,7 @@ fetch_run(struct nvme_sq *sq, const struct nvme_sqe *from, unsigned n,
         }
         cq->owed += owed;
         sq->head = sq->head + 1 == sq->size ? 0 : sq->head + 1;
-        fetched(sq, slot_take(sq, &e));
+        fetched(sq, st_nvme_slot_take(sq, &e));
         if (st_nvme_halted(sq->w->nvme) || sq->stalled_until)
             return i + 1;
     }

@@ -11,6 +11,7 @@
  *   admin.c     admin commands; admin_queue.c: those that concern queues
  *   event.c     asynchronous events, the error log
  *   namespace.c namespaces come, go and change
+ *   freeze.c    save; restore.c: restore; save.c: the blob between them
  *
  * Who may touch what:
  *   - registers that the guest writes: under the PCI function's lock;
@@ -151,6 +152,7 @@ enum nvme_round {
     NVME_ROUND_RESET,  /* stop, or close */
     NVME_ROUND_CONFIG, /* shadow doorbells */
     NVME_ROUND_DRAIN,  /* a namespace, for Format */
+    NVME_ROUND_FREEZE, /* commands, for a save; queues, for a restore */
     NVME_ROUNDS
 };
 
@@ -349,6 +351,12 @@ struct st_nvme {
 
     /* Read with the lock, or on a loop. */
     _Atomic(struct nvme_faults *) faults;
+
+    /* A save or a restore; the admin loop's, but for paused: workers do not
+     * look at their queues. restoring: the state machine does not run. */
+    struct nvme_freeze *freeze;
+    _Atomic bool paused;
+    bool restoring;
     _Atomic bool enable_released; /* a rule that holds an enable lets go */
     bool enable_asked;            /* rules, about this enable */
     uint64_t enable_at;           /* ns: not before */
@@ -534,6 +542,12 @@ void st_nvme_cq_retry(struct nvme_cq *cq);
 /* Interrupts that are due, at the end of W's turn. */
 void st_nvme_raise(struct nvme_worker *w);
 
+/* At once, also what coalescing holds back. */
+void st_nvme_raise_all(struct nvme_worker *w);
+
+/* The pin follows CQ, whose head or tail has changed. */
+void st_nvme_cq_pin(struct nvme_cq *cq);
+
 /* INTx: the pin as it should be. Any thread. */
 void st_nvme_line(struct st_nvme *n);
 
@@ -542,6 +556,10 @@ void st_nvme_line(struct st_nvme *n);
 /* Fetch and start commands of SQ. True: there are more at once. *FOUND: some
  * were. */
 bool st_nvme_fetch(struct nvme_sq *sq, bool *found);
+
+/* A slot for E, one more in flight; there is a free one. */
+struct nvme_slot *st_nvme_slot_take(struct nvme_sq *sq,
+                                    const struct nvme_sqe *e);
 
 /* Start S, which was fetched. */
 void st_nvme_slot_start(struct nvme_slot *s);

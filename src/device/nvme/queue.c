@@ -96,8 +96,8 @@ cq_used(const struct nvme_cq *cq)
 }
 
 /* The pin follows the queue. */
-static void
-cq_pin(struct nvme_cq *cq)
+void
+st_nvme_cq_pin(struct nvme_cq *cq)
 {
     struct st_nvme *n = cq->w->nvme;
     bool unacked = cq->ien && cq->head != cq->tail;
@@ -157,7 +157,7 @@ st_nvme_cq_look(struct nvme_cq *cq)
     cq->head = head;
     atomic_store_explicit(&w->nvme->shown[cq->qid].cq_head, head,
                           memory_order_relaxed);
-    cq_pin(cq);
+    st_nvme_cq_pin(cq);
 }
 
 unsigned
@@ -276,7 +276,7 @@ cq_advance(struct nvme_cq *cq, const struct nvme_slot *s)
                           memory_order_relaxed);
     if (!cq->ien || !s->announce)
         return;
-    cq_pin(cq);
+    st_nvme_cq_pin(cq);
     cq->unraised++;
     if (st_list_empty(&cq->raise)) {
         st_list_append(&w->raise, &cq->raise);
@@ -466,6 +466,17 @@ st_nvme_raise(struct nvme_worker *w)
     {
         st_list_remove(&cq->raise);
         if (!cq_holds(cq))
+            cq_interrupt(cq);
+    }
+}
+
+void
+st_nvme_raise_all(struct nvme_worker *w)
+{
+    st_list_for(cq, tmp, &w->cqs, struct nvme_cq, link)
+    {
+        st_list_remove(&cq->raise);
+        if (cq->unraised)
             cq_interrupt(cq);
     }
 }
