@@ -6,6 +6,8 @@
 JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
 CASE ?=
+DOOR ?= none
+DISK ?= mem:64M
 MESON_FLAGS ?=
 
 # Sanitizers stop at the first finding, so that it cannot scroll away.
@@ -13,7 +15,7 @@ export UBSAN_OPTIONS ?= halt_on_error=1:print_stacktrace=1
 export TSAN_OPTIONS ?= halt_on_error=1:second_deadlock_stack=1
 
 .DELETE_ON_ERROR:
-.PHONY: all run check check-asan check-tsan bench campaign fuzz docs \
+.PHONY: all run check check-asan check-tsan bench campaign fuzz docs shell \
         install deb clean help
 
 all: build/build.ninja ## build build/strata (the default)
@@ -27,7 +29,7 @@ run: ## install what is missing, build, show a first disk
 check: ## build and run all tests; last line: N passed, N failed, N skipped
 	tools/setup --check || true
 	$(MAKE) --no-print-directory all
-	tools/run-tests build --num-processes $(JOBS)
+	tools/run-tests build --num-processes $(JOBS) -t 4
 
 check-asan: build-asan/build.ninja ## all tests under clang's ASan and UBSan
 	ninja -C build-asan -j $(JOBS)
@@ -46,6 +48,9 @@ campaign: all ## the full counts of random, crash and guest tests (hours)
 fuzz: build-fuzz/build.ninja ## run every fuzz target for a while
 	ninja -C build-fuzz -j $(JOBS)
 	tests/fuzz-run build-fuzz
+
+shell: all ## a prompt in a guest: make shell DOOR=vfio-user DISK=mem:64M
+	tests/guest/run --shell --door $(DOOR) --disk $(DISK)
 
 docs: ## the reference into build/docs, which Doxygen must find complete
 	docs/make-docs build/docs
