@@ -141,6 +141,28 @@ exits() {
     }
 }
 
+# verify_begin URI SIZE: fio writes, reads back and compares, again and again,
+# until verify_end; that is 0 if it did so at least once and never was wrong.
+verify_begin() {
+    rm -f fio.enough fio.rounds
+    until [[ -e fio.enough ]]; do
+        fio --name=verify --ioengine=nbd --uri="$1" --rw=randwrite \
+            --bs=512-64k --size="$2" --iodepth=8 --verify=crc32c \
+            --verify_fatal=1 --verify_backlog=256 --randseed="$RANDOM" \
+            --verify_state_save=0 >fio.out 2>&1 || exit 1
+        echo >>fio.rounds
+    done &
+    fio=$!
+    started+=("$fio")
+}
+verify_end() {
+    : >fio.enough
+    wait "$fio" && [[ -s fio.rounds ]] || {
+        tail -n 20 fio.out
+        return 1
+    }
+}
+
 # noise FILE BYTES: a file of bytes that do not compress and have no holes.
 noise() {
     head -c "$2" /dev/urandom >"$1"
