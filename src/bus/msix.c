@@ -102,8 +102,8 @@ st_pci_vector_get(struct st_pci *p, unsigned v, struct st_pci_vector *out)
 {
     struct st_pci_msix_entry *e = &p->entry[v];
 
-    out->address = atomic_load(&e->word[0]) |
-                   (uint64_t)atomic_load(&e->word[1]) << 32;
+    out->address = atomic_load(&e->word[0]) | (uint64_t)atomic_load(&e->word[1])
+                                                  << 32;
     out->data = atomic_load(&e->word[2]);
     out->masked = atomic_load(&e->word[CONTROL]) & CONTROL_MASK;
     out->pending = st_pci_pending(p, v);

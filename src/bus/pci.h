@@ -209,8 +209,7 @@ struct st_pci_vector {
 };
 
 /* Any thread. */
-void st_pci_vector_get(struct st_pci *p, unsigned v,
-                       struct st_pci_vector *out);
+void st_pci_vector_get(struct st_pci *p, unsigned v, struct st_pci_vector *out);
 
 /* As if the guest had written it. What is pending is delivered as soon as it
  * may be. Takes the lock. */

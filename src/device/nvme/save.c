@@ -425,6 +425,20 @@ rest_ok(const struct nvme_saved *s)
 
 /* ---- The blob ---- */
 
+void
+st_nvme_saved_seal(uint8_t *p, size_t len)
+{
+    le32 head[4] = {
+        le32_of(VERSION),
+        le32_of((uint32_t)len),
+        le32_of(crc32c(p + NVME_SAVED_HEADER, len - NVME_SAVED_HEADER)),
+        le32_of(0),
+    };
+
+    memcpy(p, magic, sizeof(magic));
+    memcpy(p + sizeof(magic), head, sizeof(head));
+}
+
 void *
 st_nvme_saved_write(const struct nvme_saved *from, size_t *len)
 {
@@ -432,7 +446,6 @@ st_nvme_saved_write(const struct nvme_saved *from, size_t *len)
     struct nvme_saved *s = (struct nvme_saved *)(uintptr_t)from;
     struct cursor c = {.at = NVME_SAVED_HEADER};
     uint8_t *blob;
-    le32 head[4];
 
     walk(&c, s);
     *len = c.at;
@@ -441,13 +454,7 @@ st_nvme_saved_write(const struct nvme_saved *from, size_t *len)
         return NULL;
     c = (struct cursor){.p = blob, .at = NVME_SAVED_HEADER, .len = *len};
     walk(&c, s);
-    head[0] = le32_of(VERSION);
-    head[1] = le32_of((uint32_t)*len);
-    head[2] =
-        le32_of(crc32c(blob + NVME_SAVED_HEADER, *len - NVME_SAVED_HEADER));
-    head[3] = le32_of(0);
-    memcpy(blob, magic, sizeof(magic));
-    memcpy(blob + sizeof(magic), head, sizeof(head));
+    st_nvme_saved_seal(blob, *len);
     return blob;
 }
 

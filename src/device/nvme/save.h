@@ -80,6 +80,9 @@ struct nvme_saved {
 /* The blob of S, malloc'd, *LEN bytes; NULL: no memory. */
 void *st_nvme_saved_write(const struct nvme_saved *s, size_t *len);
 
+/* Write the header of P, a blob of LEN bytes whose values are there. */
+void st_nvme_saved_seal(uint8_t *p, size_t len);
+
 /* The values of BLOB: 0, or -EINVAL with a sentence, *OUT is then of no use.
  * They agree with each other: what is a number of something is in its range,
  * and queues are such that a controller can have them. */
