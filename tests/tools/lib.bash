@@ -157,10 +157,10 @@ verify_begin() {
 }
 verify_end() {
     : >fio.enough
-    wait "$fio" && [[ -s fio.rounds ]] || {
+    if ! wait "$fio" || [[ ! -s fio.rounds ]]; then
         tail -n 20 fio.out
         return 1
-    }
+    fi
 }
 
 # noise FILE BYTES: a file of bytes that do not compress and have no holes.
