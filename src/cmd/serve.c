@@ -22,6 +22,7 @@ enum {
     NBD,
     DISK,
     CONFIG,
+    FAULTS,
     API,
     USER,
     ALLOW_PATH,
@@ -33,7 +34,7 @@ enum {
     OPENHCL
 };
 
-enum { POLL_DEFAULT = 50, POLL_MAX = 1000000 };
+enum { POLL_DEFAULT = 50, POLL_MAX = 1000000, FAULTS_MAX = 1 << 20 };
 
 static const struct st_cmd_option serve_options[] = {
     {"nvme-pci", ST_CMD_MANY, "id=ID,vfio-user=PATH[,OPTION]...",
@@ -51,6 +52,8 @@ static const struct st_cmd_option serve_options[] = {
      0, 0, 0},
     {"config", ST_CMD_TEXT, "FILE", "settings, as JSON, beside these options",
      0, 0, 0},
+    {"faults", ST_CMD_TEXT, "FILE", "fault rules for all NVMe controllers", 0,
+     0, 0},
     ST_CMD_API,
     ST_CMD_USER,
     ST_CMD_ALLOW_PATH,
@@ -72,6 +75,7 @@ struct serve {
     struct st_settings settings;
     struct st_cmd_sockets sockets;
     unsigned poll_us, nvme_poll_us;
+    char *faults; /* owned */
 };
 
 /* ---- Options ---- */
@@ -94,6 +98,34 @@ read_poll(struct serve *s, struct st_err *err)
                         text, POLL_MAX);
     s->poll_us = s->nvme_poll_us = (unsigned)n;
     return rc;
+}
+
+static int
+read_faults(struct serve *s, struct st_err *err)
+{
+    const char *path = s->args.text[FAULTS];
+    FILE *f;
+    size_t n;
+
+    if (!path)
+        return 0;
+    if (!s->settings.nnvme)
+        return st_err_set(err, EINVAL,
+                          "--faults has no effect without --nvme-pci");
+    s->faults = malloc(FAULTS_MAX + 1);
+    f = fopen(path, "re");
+    if (!f || !s->faults)
+        return st_err_set(err, f ? ENOMEM : errno, "--faults '%s': %s", path,
+                          f ? "no memory" : strerror(errno));
+    n = fread(s->faults, 1, FAULTS_MAX + 1, f);
+    if (ferror(f) || n > FAULTS_MAX || memchr(s->faults, '\0', n)) {
+        fclose(f);
+        return st_err_set(err, EINVAL,
+                          "--faults '%s' is no text of at most 1 MiB", path);
+    }
+    fclose(f);
+    s->faults[n] = '\0';
+    return 0;
 }
 
 /* A service manager's sockets for who has none of its own: those that are
@@ -208,6 +240,8 @@ read_settings(struct serve *s, struct st_err *err)
         rc = st_settings_check(&s->settings, err);
     if (rc == 0)
         rc = read_poll(s, err);
+    if (rc == 0)
+        rc = read_faults(s, err);
     return rc ? rc : find_sockets(s, err);
 }
 
@@ -236,6 +270,11 @@ serve_set_up(struct st_server *server, struct st_err *err)
     }
     if (rc == 0)
         rc = st_graph_attach(g, t->disk, t->ndisks, err);
+    if (rc == 0 && s->faults) {
+        rc = st_graph_faults(g, NULL, s->faults, err);
+        if (rc < 0)
+            st_err_prefix(err, "--faults '%s'", s->args.text[FAULTS]);
+    }
     for (unsigned i = 0; rc == 0 && i < t->nnvme; i++)
         rc = st_cmd_address_open(&t->nvme[i].address, err);
     for (unsigned i = 0; rc == 0 && i < t->nnbd; i++)
@@ -418,6 +457,7 @@ serve_run(const struct st_cmd_args *a)
     status = rc < 0 ? st_cmd_fail_rc(rc, &err) : serve_all(s);
     st_settings_free(&s->settings);
     st_cmd_sockets_close(&s->sockets);
+    free(s->faults);
     return status;
 }
 

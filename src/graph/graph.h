@@ -111,6 +111,11 @@ int st_graph_vfio_user(struct st_graph *g, const char *controller, int fd,
 int st_graph_attach(struct st_graph *g, const struct st_attach *a, unsigned n,
                     struct st_err *err);
 
+/* Replace the fault rules (guide/faults.md) of CONTROLLER, or of all for NULL,
+ * by those of TEXT. -ENOENT, or what st_nvme_set_faults says. */
+int st_graph_faults(struct st_graph *g, const char *controller,
+                    const char *text, struct st_err *err);
+
 /* Stop for good, once: edits that wait and new ones end with -ESHUTDOWN, one
  * under way is waited for; disks that are paused or stopped go on, and report
  * their errors from now on; then every door stops as st_nbd_stop says, or

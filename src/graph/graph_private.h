@@ -9,6 +9,7 @@
  *   exports.c  add-export and remove-export: disks that come and go
  *   controllers.c  NVMe controllers, their doors, and how both end
  *   namespaces.c   disks at controllers and doors; add-disk, remove-disk
+ *   states.c       fault, release, save, restore
  *   attach.c, identity.c   see their headers
  *   stop.c     the end
  *
@@ -270,6 +271,13 @@ void graph_namespace_free(struct graph_namespace *n);
 
 void graph_add_disk(struct st_graph_edit *e);
 void graph_remove_disk(struct st_graph_edit *e);
+
+/* ---- states.c ---- */
+
+void graph_fault(struct st_graph_edit *e);
+void graph_release(struct st_graph_edit *e);
+void graph_save(struct st_graph_edit *e);
+void graph_restore(struct st_graph_edit *e);
 
 /* ---- stop.c ---- */
 

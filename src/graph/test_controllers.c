@@ -301,6 +301,69 @@ a_disk_that_opened_too_late_is_closed(void **state)
     rig_close(r);
 }
 
+/* ---- States ---- */
+
+static void
+rules_are_of_one_or_of_all(void **state)
+{
+    static const char rules[] =
+        "{\"rules\": [{\"on\": \"io.sqe\", \"do\": \"drop\"}]}";
+    struct rig *r = *state;
+    struct rig *none = rig_open("virtual", 1);
+
+    must(r, "fault", rules, NULL);
+    must(r, "fault", rules, "s1");
+    must(r, "fault", "", NULL);
+    must(r, "release", NULL, NULL);
+    must(r, "release", "a", NULL);
+    refused(r, -EINVAL, "'rules' is missing", "fault", NULL, NULL);
+    refused(r, -EINVAL, "rule", "fault", "{\"rules\": [{}]}", NULL);
+    refused(r, -EINVAL, "", "fault", "no JSON", "a");
+    refused(r, -ENOENT, "no controller 'b'", "fault", rules, "b");
+    refused(r, -ENOENT, "no controller 'nbd'", "release", "nbd", NULL);
+    refused(none, -ENOENT, "there is no controller", "fault", rules, NULL);
+    rig_close(none);
+}
+
+static void
+a_state_is_saved_and_restored(void **state)
+{
+    struct rig *r = *state;
+    char *saved;
+
+    must(r, "add-disk", "test:,on=a,name=x", NULL);
+    must(r, "save", "a", NULL);
+    assert_memory_equal(r->answer, "U3RyYXRhTl", 10); /* "StrataN" */
+    assert_int_equal(strlen(r->answer) % 4, 0);
+    saved = strdup(r->answer);
+    must(r, "restore", "a", saved);
+    assert_string_equal(r->answer, "");
+    /* The disk is not there: it is another one's. */
+    must(r, "remove-disk", "a", "1");
+    assert_int_equal(edit(r, "restore", "a", saved), -EINVAL);
+    refused(r, -ENOENT, "no controller 'b'", "save", "b", NULL);
+    refused(r, -ENOENT, "no controller 'b'", "restore", "b", saved);
+    free(saved);
+}
+
+static void
+what_is_no_state_is_refused(void **state)
+{
+    static const char *const not_base64[] = {"",      "A",    "AAA",   "AAAAA",
+                                             "AA=A",  "A===", "====",  " AAAA",
+                                             "AAAA ", "AA-_", "AAAA\n"};
+    struct rig *r = *state;
+
+    for (size_t i = 0; i < sizeof(not_base64) / sizeof(not_base64[0]); i++)
+        refused(r, -EINVAL, "not base64", "restore", "a", not_base64[i]);
+    assert_int_equal(edit(r, "restore", "a", "AAAA"), -EINVAL);
+    assert_null(strstr(r->err.text, "base64"));
+    assert_int_equal(edit(r, "restore", "a", "AA=="), -EINVAL);
+    refused(r, -EINVAL, "'state' is missing", "restore", "a", NULL);
+    must(r, "add-disk", "test:,on=a,name=x", NULL); /* it goes on */
+    has_namespaces(r, "a/1=x");
+}
+
 /* ---- Doors ---- */
 
 struct door {
@@ -513,6 +576,9 @@ main(void)
         here(disks_come_and_go),
         here(wrong_verbs_change_nothing),
         here(an_export_that_is_taken_undoes_the_rest),
+        here(rules_are_of_one_or_of_all),
+        here(a_state_is_saved_and_restored),
+        here(what_is_no_state_is_refused),
         cmocka_unit_test(a_disk_that_opened_too_late_is_closed),
         cmocka_unit_test(a_stop_waits_for_the_client),
         cmocka_unit_test(a_cut_does_not_wait),

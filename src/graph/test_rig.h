@@ -41,7 +41,8 @@ struct rig {
     struct st_node *node; /* made last */
     bool hold, held;      /* make waits; it does */
     unsigned quits;
-    struct st_err err; /* of the last edit */
+    struct st_err err;    /* of the last edit */
+    char answer[1 << 16]; /* the same */
     bool stopped;
     int rc; /* of the stop */
 };
@@ -210,6 +211,8 @@ edit_done(struct st_graph_edit *e, int rc)
     x->done = true;
     x->rc = rc;
     x->rig->err = e->err;
+    snprintf(x->rig->answer, sizeof(x->rig->answer), "%s",
+             e->answer ? e->answer : "");
 }
 
 static inline void
