@@ -39,6 +39,7 @@ def sector_of(spec):
 class Door:
     """None: nothing is outside. Also the base of the others."""
     name = "none"
+    modules = () # the drivers of its disks
 
     def __init__(self, options, disks, folder, sockets):
         self.options = options
@@ -105,6 +106,7 @@ class Door:
 
 class VfioUser(Door):
     name = "vfio-user"
+    modules = ("nvme",)
 
     def open(self):
         socket = os.path.join(self.sockets, "nvme0")
@@ -132,6 +134,7 @@ class VfioUser(Door):
 
 class Nbd(Door):
     name = "nbd"
+    modules = ("virtio_pci", "virtio_blk")
 
     def open(self):
         socket = os.path.join(self.sockets, "nbd")

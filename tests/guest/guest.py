@@ -33,7 +33,7 @@ from initramfs import Initramfs
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 HOST_SECONDS = 60
-MODULES = ("virtio_pci", "virtio_blk")
+MODULES = ("ext4",) # besides the door's and the script's
 
 # A kernel's line on the console begins with its time.
 COMPLAINT = re.compile(
@@ -107,7 +107,8 @@ def build(options, script, door, trees, path):
     for line in script.lines("module-options"): # NAME OPTION...
         name, _, rest = line.partition(" ")
         wanted[name.replace("-", "_")] = rest
-    order = fs.modules(root, version, [*MODULES, *script.words("modules")])
+    order = fs.modules(root, version, [*MODULES, *door.modules,
+                                      *script.words("modules")])
     fs.text("guest/modules", "".join(
         x + " " + wanted.get(os.path.basename(x).split(".")[0]
                              .replace("-", "_"), "") + "\n" for x in order))

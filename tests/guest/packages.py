@@ -130,14 +130,18 @@ class Suite:
         with open(stamp, "w", encoding="ascii"):
             pass
 
-    def kernel_image(self, flavour):
-        """The name of the package behind linux-image-FLAVOUR."""
+    def kernel_packages(self, flavour):
+        """The packages behind linux-image-FLAVOUR that hold the kernel and its
+        modules: one of that name, or (since forky) others that it wants."""
         meta = f"linux-image-{flavour}"
         found = re.findall(r"^Depends: (?:.*, )?(linux-image-[0-9]\S*)",
                            self.apt("apt-cache", "show", meta), re.M)
         if not found:
             raise Unavailable(f"{self.name} has no {meta}")
-        return found[0].rstrip(",")
+        image = found[0].rstrip(",")
+        return [image] + re.findall(
+            r"\blinux-(?:base|binary|modules)-[0-9][^ ,]*",
+            self.apt("apt-cache", "show", image))
 
     def download(self, packages, with_dependencies):
         """Give the paths of the .deb files of PACKAGES."""
@@ -253,7 +257,7 @@ def kernel(which):
         with locked():
             suite = Suite(suite_name)
             suite.update()
-            image = suite.kernel_image(flavour)
+            names = suite.kernel_packages(flavour)
 
         def finish(new):
             version = os.listdir(modules_dir(new))[0]
@@ -262,12 +266,16 @@ def kernel(which):
             run(kmod_as("depmod") + ["-b", new, version])
 
         kmod_as("depmod") # before the lock is taken for the kernel
-        root = tree(suite_name, [image], False, finish)
+        root = tree(suite_name, sorted(set(names)), False, finish)
         link = f"{wanted}.{os.getpid()}"
         os.symlink(os.path.relpath(root, os.path.dirname(wanted)), link)
         os.replace(link, wanted)
     version = os.listdir(modules_dir(root))[0]
-    return os.path.join(root, "boot", f"vmlinuz-{version}"), root, version
+    for image in (os.path.join(root, "boot", f"vmlinuz-{version}"),
+                  os.path.join(modules_dir(root), version, "vmlinuz")):
+        if os.path.exists(image):
+            return image, root, version
+    raise Unavailable(f"{root} has no kernel")
 
 
 def modules_dir(root):
