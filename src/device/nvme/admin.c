@@ -346,7 +346,7 @@ format(struct nvme_slot *s)
 
     st_nvme_ns_table(n, &t);
     ns = nsid && nsid <= t.nn ? t.ns[nsid - 1] : NULL;
-    if (!ns) /* all at once is not offered: FNA is 0 */
+    if (!ns) /* all at once is not offered: FNA bit 3 */
         status = NVME_INVALID_NAMESPACE | NVME_DNR;
     else if (lbaf || mset_pi_pil)
         status = NVME_INVALID_FORMAT | NVME_DNR;

@@ -99,6 +99,7 @@ controller(const struct nvme_info *info, const struct nvme_ns_table *t,
     c->oncs = le16_of(NVME_ONCS_COMPARE | NVME_ONCS_DSM |
                       NVME_ONCS_WRITE_ZEROES | NVME_ONCS_SAVE_SELECT |
                       NVME_ONCS_TIMESTAMP | NVME_ONCS_VERIFY | NVME_ONCS_COPY);
+    c->fna = NVME_FNA_ONE;
     c->fuses = le16_of(is_fused ? NVME_FUSES_COMPARE_WRITE : 0);
     /* Present even if no disk has one: a guest that reads this once, and would
      * then not flush, may get a disk with one later. */

@@ -260,6 +260,7 @@ enum { /* Others of Identify Controller */
        NVME_OAES_NAMESPACES = 1 << 8,
        NVME_CTRATT_HOST_ID_128 = 1 << 0,
        NVME_CNTRLTYPE_IO = 1,
+       NVME_FNA_ONE = 1 << 3, /* Format NVM is for one namespace at a time */
        NVME_FUSES_COMPARE_WRITE = 1 << 0,
        NVME_VWC_PRESENT = 1 << 0,
        NVME_VWC_FLUSH_ALL = 3 << 1,

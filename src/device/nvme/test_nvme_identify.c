@@ -63,6 +63,7 @@ static void
 take_controller_rest(bool fused)
 {
     assert_int_equal(take(522, 2), fused);
+    assert_int_equal(take(524, 1), 8);              /* FNA */
     assert_int_equal(take(525, 1), 7);              /* VWC */
     assert_int_equal(take(532, 2), fused ? 15 : 0); /* ACWU: 64 KiB */
     assert_int_equal(take(534, 2), 1);              /* copy format 0 */

@@ -56,20 +56,25 @@ restore_refused(struct rig *r, struct save *s, const char *sentence)
         fail_msg("'%s' does not say '%s'", s->err.text, sentence);
 }
 
+struct power {
+    struct st_access access; /* first */
+    _Atomic bool done;
+};
+
 static inline void
-access_done(struct st_access *a)
+power_done(struct st_access *a)
 {
-    a->offset = 1;
+    atomic_store(&((struct power *)a)->done, true);
 }
 
 /* Power on: the host's reset, whoever has set up what. */
 static inline void
 power_on(struct rig *r)
 {
-    struct st_access a = {.done = access_done};
+    struct power p = {.access.done = power_done};
 
-    if (!st_pci_reset(r->pci, &a))
-        rig_until(r, a.offset == 1);
+    if (!st_pci_reset(r->pci, &p.access))
+        rig_until(r, atomic_load(&p.done));
 }
 
 /* A new process in place of OLD's: its own controller and disk, with the same

@@ -152,7 +152,7 @@ turn_run(struct st_task *t)
     st_timer_stop(w->io.loop, &w->timer);
     st_count(&w->turns, 1);
     if (!w->running || st_nvme_halted(w->nvme) ||
-        atomic_load_explicit(&w->nvme->paused, memory_order_relaxed))
+        atomic_load_explicit(&w->nvme->paused, memory_order_acquire))
         return;
     if (w->nwaiting || w->nvme->intx)
         st_list_for(cq, tmp, &w->cqs, struct nvme_cq, link)
