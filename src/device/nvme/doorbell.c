@@ -11,7 +11,7 @@
  *       polls: event index stays behind      the guest rings only where
  *              |                             event index is passed
  *       arms:  event index := value seen
- *              fence, look again: changed? --> polls
+ *              look again: changed? --> polls
  *              sleeps
  *
  * A ring is then a register write, which means no more than "look": its value
@@ -128,13 +128,15 @@ page_word(struct nvme_worker *w, uint64_t gpa, unsigned i)
     return st_gmem_peek(w->io.view, gpa + i * 4, 4, true);
 }
 
+/* Sequentially consistent, as all that looks for what may have changed before:
+ * either the guest sees an event index, or we see its doorbell. */
 static void
 page_put(struct nvme_worker *w, uint64_t gpa, unsigned i, uint32_t value)
 {
     _Atomic uint32_t *p = page_word(w, gpa, i);
 
     if (p)
-        atomic_store_explicit(p, htole32(value), memory_order_relaxed);
+        atomic_store(p, htole32(value));
 }
 
 /* Is doorbell I in the pages? */
@@ -154,10 +156,10 @@ value_of(struct nvme_worker *w, unsigned i)
         _Atomic uint32_t *p = page_word(w, w->shadow_page, i);
 
         if (__builtin_expect(p != NULL, 1))
-            return le32toh(atomic_load_explicit(p, memory_order_acquire));
+            return le32toh(atomic_load(p));
         st_count(&w->unreachable, 1);
     }
-    return atomic_load_explicit(&n->db[i], memory_order_acquire);
+    return atomic_load(&n->db[i]);
 }
 
 uint32_t
@@ -213,7 +215,6 @@ st_nvme_cq_listen(struct nvme_cq *cq)
     atomic_store(&n->db_wanted[i], 1);
     if (is_shadowed(w, i))
         page_put(w, w->event_page, i, cq->head);
-    atomic_thread_fence(memory_order_seq_cst);
     return st_nvme_cq_head(cq) != cq->seen;
 }
 
@@ -255,8 +256,6 @@ st_nvme_arm(struct nvme_worker *w)
         if (cq->qid && w->nvme->intx)
             page_put(w, w->event_page, 2u * cq->qid + 1, cq->head);
     }
-    /* Either the guest sees the event index, or we see its tail. */
-    atomic_thread_fence(memory_order_seq_cst);
     st_list_for(sq, tmp3, &w->sqs, struct nvme_sq, link)
     {
         if (sq->qid && st_nvme_sq_tail(sq) != sq->seen)

@@ -435,8 +435,8 @@ release(struct nvme_sq *sq)
     }
 }
 
-static void
-release_run(struct st_task *t)
+void
+st_nvme_worker_release(struct st_task *t)
 {
     struct nvme_worker *w = st_container(t, struct nvme_worker, release);
 
@@ -453,7 +453,6 @@ st_nvme_release_faults(struct st_nvme *n)
     for (unsigned i = 0; i < n->nworkers; i++) {
         struct nvme_worker *w = &n->worker[i];
 
-        w->release.run = release_run;
         if (atomic_load(&w->used) && !atomic_exchange(&w->releasing, true))
             st_post(w->io.loop, &w->release);
     }

@@ -408,6 +408,9 @@ void st_nvme_step_failed(struct st_nvme *n);
 bool st_nvme_fault_sqe(struct nvme_slot *s);
 bool st_nvme_fault_cqe(struct nvme_slot *s);
 
+/* A task: what rules hold on this worker goes on. */
+void st_nvme_worker_release(struct st_task *t);
+
 /* A completion of SQ has been posted. */
 void st_nvme_posted(struct nvme_sq *sq);
 

@@ -5,8 +5,8 @@
  *
  *   RAM, in three maps of the guest's addresses:
  *     0x00010000  512 KiB   queues and lists
- *     0x00100000  4 MiB     data
- *     0x80000000  4 MiB     data, elsewhere, too
+ *     0x00100000  2 MiB     data
+ *     0x80000000  2 MiB     data, elsewhere, too
  *
  * In a virtual domain the test's thread turns all loops; else the home loop is
  * the test's thread, and I/O loops have threads.
@@ -39,11 +39,11 @@
 
 enum {
     RIG_LOW_SIZE = 512 << 10,
-    RIG_DATA_SIZE = 4 << 20,
+    RIG_DATA_SIZE = 2 << 20,
     RIG_QUEUES = 8,
     RIG_LOOPS = 4,
     RIG_VECTORS = 64,
-    RIG_DISK = 8 << 20, /* bytes */
+    RIG_DISK = 1 << 20, /* bytes */
     RIG_ENTRIES = 64,   /* of an I/O queue */
 };
 
@@ -397,9 +397,7 @@ rig_bell(struct rig *r, unsigned i, uint32_t old, uint32_t new)
     if (r->shadow && i >= 2) {
         uint16_t event;
 
-        atomic_store_explicit(rig_word(r, r->shadow, i), new,
-                              memory_order_release);
-        atomic_thread_fence(memory_order_seq_cst);
+        atomic_store(rig_word(r, r->shadow, i), new);
         event = (uint16_t)atomic_load(rig_word(r, r->event, i));
         if (!((uint16_t)(new - event - 1) < (uint16_t)(new - old)))
             return;

@@ -469,6 +469,7 @@ st_nvme_worker_init(struct nvme_worker *w, struct st_nvme *n, unsigned index,
     w->turn.run = turn_run;
     w->end.run = end_run;
     w->abandon.run = abandon_run;
+    w->release.run = st_nvme_worker_release;
     w->errors.run = st_nvme_errors_run;
     w->nap = NAP_FIRST;
     st_list_init(&w->sqs);
