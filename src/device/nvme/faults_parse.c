@@ -483,7 +483,7 @@ static const struct key do_keys[] = {
     {"status", COMMAND, do_status, NVME_FAULT_STATUS, 0, 0},
     {"dnr", COMMAND, do_dnr, 0, 0, 0},
     {"drop", COMMAND, do_flag, NVME_FAULT_DROP, 0, 0},
-    {"stuck", COMMAND, do_flag, NVME_FAULT_STUCK, 0, 0},
+    {"stuck", COMMAND | ENABLE, do_flag, NVME_FAULT_STUCK, 0, 0},
     {"delay", COMMAND | ENABLE, do_time, NVME_FAULT_DELAY, 0, 0},
     {"stall", COMMAND, do_time, NVME_FAULT_STALL, 0, 0},
     {"sqe", SQE, do_entry, NVME_FAULT_SQE, 0, 64},
