@@ -50,6 +50,7 @@ struct nvme_fault_rule {
     unsigned nchanged;
 };
 
+/* A set of rules. */
 struct nvme_faults {
     unsigned n;
     /* By hook, in order: at[start[on]] to at[start[on + 1] - 1]. */
