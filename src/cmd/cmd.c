@@ -42,8 +42,8 @@ st_cmd_fail_rc(int rc, const struct st_err *err)
 static int
 cmd_help(const struct st_cmd *c)
 {
-    printf("usage: strata %s [OPTION]... %s\n\n%s\n%s\noptions:\n", c->name,
-           c->syntax, c->help, c->more);
+    printf("usage: strata %s [OPTION]...%s%s\n\n%s\n%s\noptions:\n", c->name,
+           *c->syntax ? " " : "", c->syntax, c->help, c->more);
     for (const struct st_cmd_option *o = c->options; o->name; o++) {
         if (!o->help)
             continue;

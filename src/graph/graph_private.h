@@ -248,6 +248,7 @@ void graph_out(struct graph_op *op);
 
 /* ---- controllers.c ---- */
 
+/* By name; NULL if there is none. */
 struct graph_controller *graph_find_controller(struct st_graph *g,
                                                const char *name);
 
@@ -269,11 +270,13 @@ bool graph_free_controllers(struct st_graph *g);
 void graph_namespace_remove(struct graph_namespace *n, uint64_t timeout_ns);
 void graph_namespace_free(struct graph_namespace *n);
 
+/* Verbs: E starts; it ends by graph_end, now or later. */
 void graph_add_disk(struct st_graph_edit *e);
 void graph_remove_disk(struct st_graph_edit *e);
 
 /* ---- states.c ---- */
 
+/* Verbs: E starts; it ends by graph_end, now or later. */
 void graph_fault(struct st_graph_edit *e);
 void graph_release(struct st_graph_edit *e);
 void graph_save(struct st_graph_edit *e);

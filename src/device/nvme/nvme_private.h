@@ -99,6 +99,7 @@ struct nvme_slot {
 
 /* ---- Queues ---- */
 
+/* A submission queue; its worker's, who frees it when the last slot is free. */
 struct nvme_sq {
     struct st_list link; /* worker.sqs; or leaving */
     struct nvme_worker *w;
@@ -126,6 +127,7 @@ struct nvme_sq {
     struct nvme_slot *slot; /* owned */
 };
 
+/* A completion queue; its worker's. */
 struct nvme_cq {
     struct st_list link;  /* worker.cqs */
     struct st_list raise; /* worker.raise, if an interrupt is due */
@@ -156,12 +158,14 @@ enum nvme_round {
     NVME_ROUNDS
 };
 
+/* A worker's part in a round; the round's until it has answered. */
 struct nvme_msg {
     struct st_task task; /* there, and back */
     struct nvme_worker *w;
     enum nvme_round round;
 };
 
+/* An I/O loop's part of a controller: the queues that are served there. */
 struct nvme_worker {
     struct nvme_io io; /* first */
     struct st_nvme *nvme;
@@ -247,6 +251,8 @@ struct nvme_shutdown {
     bool orphan; /* of a reset: frees itself */
 };
 
+/* The controller: the caller of st_nvme_create owns it; its parts say whose they
+ * are. */
 struct st_nvme {
     struct st_pci pci; /* first */
     struct st_loop *home;
@@ -370,6 +376,7 @@ void st_nvme_step(struct st_nvme *n);
 /* A queue cannot be used any more: CSTS.CFS, WHY into the log. On W's loop. */
 void st_nvme_fail(struct nvme_worker *w, const char *why);
 
+/* st_nvme.step: one step of the state machine. The admin loop. */
 void st_nvme_step_run(struct st_task *t);
 
 extern const struct st_pci_ops st_nvme_ops;
@@ -438,6 +445,8 @@ void st_nvme_call_end(struct st_nvme_call *c, int rc);
 
 /* ---- doorbell.c ---- */
 
+/* Doorbells of every queue there may be: 0 or -errno with a sentence; and free
+ * them, when nobody rings any more. Home loop. */
 int st_nvme_db_create(struct st_nvme *n, struct st_err *err);
 void st_nvme_db_free(struct st_nvme *n);
 
@@ -471,8 +480,10 @@ void st_nvme_shadow(struct nvme_worker *w, uint64_t shadow, uint64_t event);
 
 /* ---- worker.c ---- */
 
+/* W, number INDEX of N, is to serve queues on LOOP (borrowed). 0 or -ENOMEM.
+ * Home loop. */
 int st_nvme_worker_init(struct nvme_worker *w, struct st_nvme *n,
-                        unsigned index, struct st_loop *loop); /* -ENOMEM */
+                        unsigned index, struct st_loop *loop);
 /* Its loop does not turn any more. */
 void st_nvme_worker_fini(struct nvme_worker *w);
 
@@ -507,6 +518,7 @@ void st_nvme_worker_config(struct st_task *t);
 void st_nvme_worker_drain(struct st_task *t);
 void st_nvme_worker_abandon(struct nvme_worker *w);
 
+/* The queue of W with this number, or NULL. On W's loop. */
 struct nvme_sq *st_nvme_find_sq(struct nvme_worker *w, uint16_t qid);
 struct nvme_cq *st_nvme_find_cq(struct nvme_worker *w, uint16_t qid);
 
@@ -596,6 +608,7 @@ void st_nvme_namespaces_end(struct st_nvme *n, void (*then)(struct st_nvme *n));
 
 /* ---- admin.c, admin_queue.c ---- */
 
+/* Carry out S, a command of the admin queue: it ends now or later. */
 void st_nvme_admin_start(struct nvme_slot *s);
 
 /* Features have changed, or been reset: tell those who act by them. */
@@ -607,6 +620,7 @@ void st_nvme_admin_reset(struct st_nvme *n);
 /* Milliseconds since the epoch. */
 uint64_t st_nvme_wall_ms(void);
 
+/* The same, for those that concern queues: Create and Delete, Abort. */
 void st_nvme_create_cq(struct nvme_slot *s);
 void st_nvme_create_sq(struct nvme_slot *s);
 void st_nvme_delete_cq(struct nvme_slot *s);
