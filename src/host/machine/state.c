@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * KVM's part of a machine's state; see state.h.
+ */
+#include "state.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+enum { MSR_TSC = 0x10, MSR_TSC_ADJUST = 0x3b, XSAVE_MIN = 4096 };
+
+/* One register; ioctl says how many it did. */
+struct one_msr {
+    struct kvm_msrs head;
+    struct kvm_msr_entry entry;
+};
+
+static int
+msr_do(int fd, unsigned long request, struct kvm_msr_entry *e)
+{
+    struct one_msr m = {.head.nmsrs = 1, .entry = *e};
+    int rc = st_kvm_ioctl(fd, request, &m);
+
+    *e = m.entry;
+    return rc < 0 ? rc : rc == 1 ? 0 : -ENOENT;
+}
+
+int
+st_vcpu_set_msr(int fd, uint32_t index, uint64_t value)
+{
+    struct kvm_msr_entry e = {.index = index, .data = value};
+
+    return msr_do(fd, KVM_SET_MSRS, &e);
+}
+
+/* What is listed need not be there: it depends on what CPUID shows. */
+static int
+msrs_get(const struct st_kvm *k, int fd, struct st_vcpu_state *s)
+{
+    s->msr = calloc(k->msrs->nmsrs + 1, sizeof(*s->msr));
+    if (!s->msr)
+        return -ENOMEM;
+    for (unsigned i = 0; i < k->msrs->nmsrs; i++) {
+        struct kvm_msr_entry e = {.index = k->msrs->indices[i]};
+
+        if (e.index != MSR_TSC && e.index != MSR_TSC_ADJUST &&
+            msr_do(fd, KVM_GET_MSRS, &e) == 0)
+            s->msr[s->nmsrs++] = e;
+    }
+    return 0;
+}
+
+int
+st_vcpu_state_get(const struct st_kvm *k, int fd, struct st_vcpu_state *s)
+{
+    int size = ioctl(k->fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
+    int rc;
+
+    s->xsave = calloc(1, size > XSAVE_MIN ? (size_t)size : XSAVE_MIN);
+    if (!s->xsave)
+        return -ENOMEM;
+    rc = st_kvm_ioctl(fd, KVM_GET_MP_STATE, &s->mp);
+    if (rc == 0)
+        rc = st_kvm_ioctl(fd, KVM_GET_REGS, &s->regs);
+    if (rc == 0)
+        rc = st_kvm_ioctl(fd, KVM_GET_SREGS, &s->sregs);
+    if (rc == 0)
+        rc = st_kvm_ioctl(fd, size > 0 ? KVM_GET_XSAVE2 : KVM_GET_XSAVE,
+                          s->xsave);
+    if (rc == 0)
+        rc = st_kvm_ioctl(fd, KVM_GET_XCRS, &s->xcrs);
+    if (rc == 0)
+        rc = st_kvm_ioctl(fd, KVM_GET_DEBUGREGS, &s->debugregs);
+    if (rc == 0)
+        rc = st_kvm_ioctl(fd, KVM_GET_LAPIC, &s->lapic);
+    if (rc == 0)
+        rc = st_kvm_ioctl(fd, KVM_GET_VCPU_EVENTS, &s->events);
+    return rc < 0 ? rc : msrs_get(k, fd, s);
+}
+
+/* The order matters: EFER and the APIC's base before what depends on them, the
+ * APIC before its timer's MSR, and what runs last. */
+int
+st_vcpu_state_set(int fd, const struct st_vcpu_state *s)
+{
+    struct st_vcpu_state c = *s; /* ioctl takes no const */
+    int rc = st_kvm_ioctl(fd, KVM_SET_SREGS, &c.sregs);
+
+    if (rc == 0)
+        rc = st_kvm_ioctl(fd, KVM_SET_REGS, &c.regs);
+    if (rc == 0)
+        rc = st_kvm_ioctl(fd, KVM_SET_XSAVE, c.xsave);
+    if (rc == 0 && c.xcrs.nr_xcrs)
+        rc = st_kvm_ioctl(fd, KVM_SET_XCRS, &c.xcrs);
+    if (rc == 0)
+        rc = st_kvm_ioctl(fd, KVM_SET_DEBUGREGS, &c.debugregs);
+    if (rc == 0)
+        rc = st_kvm_ioctl(fd, KVM_SET_LAPIC, &c.lapic);
+    /* Read-only ones refuse, and are what they were. */
+    for (unsigned i = 0; rc == 0 && i < c.nmsrs; i++)
+        msr_do(fd, KVM_SET_MSRS, &c.msr[i]);
+    if (rc == 0)
+        rc = st_kvm_ioctl(fd, KVM_SET_VCPU_EVENTS, &c.events);
+    return rc < 0 ? rc : st_kvm_ioctl(fd, KVM_SET_MP_STATE, &c.mp);
+}
+
+void
+st_vcpu_state_free(struct st_vcpu_state *s)
+{
+    free(s->xsave);
+    free(s->msr);
+    *s = (struct st_vcpu_state){0};
+}
+
+int
+st_chips_state_get(const struct st_kvm *k, struct st_chips_state *s)
+{
+    int rc = 0;
+
+    for (unsigned i = 0; rc == 0 && i < ST_STATE_CHIPS; i++) {
+        s->chip[i].chip_id = i;
+        rc = st_kvm_ioctl(k->vm, KVM_GET_IRQCHIP, &s->chip[i]);
+    }
+    return rc < 0 ? rc : st_kvm_ioctl(k->vm, KVM_GET_PIT2, &s->pit);
+}
+
+int
+st_chips_state_set(const struct st_kvm *k, const struct st_chips_state *s)
+{
+    struct st_chips_state c = *s;
+    int rc = 0;
+
+    for (unsigned i = 0; rc == 0 && i < ST_STATE_CHIPS; i++)
+        rc = st_kvm_ioctl(k->vm, KVM_SET_IRQCHIP, &c.chip[i]);
+    return rc < 0 ? rc : st_kvm_ioctl(k->vm, KVM_SET_PIT2, &c.pit);
+}
