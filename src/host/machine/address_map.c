@@ -21,7 +21,12 @@ st_guest_ram_at(const struct st_guest_ram *ram, unsigned n, uint64_t gpa,
 uint64_t
 st_guest_ram_low(const struct st_guest_ram *ram, unsigned n)
 {
-    return n && ram[0].gpa == 0 ? st_min(ram[0].len, ST_MAP_LOW_MAX) : 0;
+    uint64_t end = 0;
+
+    for (unsigned i = 0; i < n; i++)
+        if (ram[i].gpa < ST_MAP_LOW_MAX)
+            end = ram[i].gpa + ram[i].len;
+    return end;
 }
 
 uint64_t

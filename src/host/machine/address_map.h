@@ -41,7 +41,8 @@ enum {
 enum { ST_MAP_PCI64_SIZE = 0x800000000 /* 32 GiB */ };
 
 /* A piece of guest memory, and where it lies in ours. Lists of them are by
- * address, and disjoint; the first is all that is below 4 GiB, from 0 up. */
+ * address, and disjoint; one begins at 0, and one holds all that is between
+ * 1 MiB and the end of RAM below 4 GiB. */
 struct st_guest_ram {
     uint64_t gpa, len;
     uint8_t *host; /* borrowed */
@@ -52,7 +53,7 @@ struct st_guest_ram {
 uint8_t *st_guest_ram_at(const struct st_guest_ram *ram, unsigned n,
                          uint64_t gpa, uint64_t len);
 
-/* How much RAM there is below and above 4 GiB. */
+/* Where RAM below 4 GiB ends, and how much is above. */
 uint64_t st_guest_ram_low(const struct st_guest_ram *ram, unsigned n);
 uint64_t st_guest_ram_above_4g(const struct st_guest_ram *ram, unsigned n);
 

@@ -11,6 +11,7 @@
  */
 #include "boot_linux.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
@@ -350,12 +351,14 @@ st_boot_linux(const struct st_boot_linux *b, struct st_boot_regs *regs,
               struct st_err *err)
 {
     struct plan p = {.low = st_guest_ram_low(b->ram, b->nram)};
-    uint8_t *ram = st_guest_ram_at(b->ram, b->nram, 0, p.low);
+    uint8_t *ram = st_guest_ram_at(b->ram, b->nram, 0, ST_MAP_EBDA), *high;
     int rc;
 
     if (!ram || p.low <= ST_MAP_HIGH)
         return st_err_set(err, EINVAL,
                           "a kernel needs more than 1 MiB of memory");
+    high = st_guest_ram_at(b->ram, b->nram, ST_MAP_HIGH, p.low - ST_MAP_HIGH);
+    assert(high);
     rc = look_at_kernel(b, &p, err);
     if (rc == 0)
         rc = place_kernel(b, &p, err);
@@ -364,11 +367,11 @@ st_boot_linux(const struct st_boot_linux *b, struct st_boot_regs *regs,
     if (rc == 0)
         rc = check_cmdline(b, &p, err);
     if (rc == 0)
-        rc = file_read(&b->kernel, "kernel", p.payload_at, ram + p.load,
-                       p.payload_len, err);
+        rc = file_read(&b->kernel, "kernel", p.payload_at,
+                       high + (p.load - ST_MAP_HIGH), p.payload_len, err);
     if (rc == 0 && b->initrd)
-        rc = file_read(b->initrd, "initrd", 0, ram + p.initrd, p.initrd_len,
-                       err);
+        rc = file_read(b->initrd, "initrd", 0, high + (p.initrd - ST_MAP_HIGH),
+                       p.initrd_len, err);
     if (rc < 0)
         return rc;
     memcpy(ram + AT_CMDLINE, b->cmdline, p.cmdline_len + 1);

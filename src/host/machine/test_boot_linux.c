@@ -23,7 +23,9 @@ enum { SETUP = 3 * 512, PAYLOAD = 64 << 10 };
 
 static struct rig {
     uint8_t image[SETUP + PAYLOAD];
-    struct st_guest_ram ram[2];
+    uint8_t *memory; /* LOW bytes, of which pieces are RAM */
+    uint64_t low;
+    struct st_guest_ram ram[3];
     struct st_e820 e820[ST_E820_MAX];
     struct st_boot_file initrd;
     struct st_boot_linux boot;
@@ -66,13 +68,16 @@ get64(const uint8_t *p)
 static void
 fresh(uint64_t low)
 {
-    if (rig.ram[0].host)
-        munmap(rig.ram[0].host, rig.ram[0].len);
+    if (rig.memory)
+        munmap(rig.memory, rig.low);
     memset(&rig, 0, sizeof(rig));
-    rig.ram[0].len = low;
-    rig.ram[0].host = mmap(NULL, low, PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    assert_ptr_not_equal(rig.ram[0].host, MAP_FAILED);
+    rig.low = low;
+    rig.memory = mmap(NULL, low, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    assert_ptr_not_equal(rig.memory, MAP_FAILED);
+    rig.ram[0] = (struct st_guest_ram){0, 0xa0000, rig.memory};
+    rig.ram[1] =
+        (struct st_guest_ram){0xc0000, low - 0xc0000, rig.memory + 0xc0000};
     for (unsigned i = 0; i < PAYLOAD; i++)
         rig.image[SETUP + i] = (uint8_t)(i % 251 + 1);
     rig.image[0x1f1] = 2;
@@ -91,11 +96,11 @@ fresh(uint64_t low)
     set32(0x258, 0x1000000);
     set32(0x260, 0x2000000);
     rig.boot = (struct st_boot_linux){.ram = rig.ram,
-                                      .nram = 1,
+                                      .nram = 2,
                                       .e820 = rig.e820,
                                       .kernel = {-1, "vmlinuz"},
                                       .cmdline = "console=ttyS0 quiet"};
-    rig.boot.ne820 = st_e820(rig.ram, 1, false, rig.e820);
+    rig.boot.ne820 = st_e820(rig.ram, 2, false, rig.e820);
 }
 
 static int
@@ -133,8 +138,8 @@ refused(const char *why)
     assert_int_equal(boot(), -EINVAL);
     if (!strstr(rig.err.text, why))
         fail_msg("'%s' does not say '%s'", rig.err.text, why);
-    assert_int_equal(rig.ram[0].host[0x500 + 16], 0);
-    assert_int_equal(rig.ram[0].host[0x7000 + 0x210], 0);
+    assert_int_equal(rig.memory[0x500 + 16], 0);
+    assert_int_equal(rig.memory[0x7000 + 0x210], 0);
 }
 
 /* An initrd of LEN bytes that are its offset's. */
@@ -152,7 +157,7 @@ with_initrd(size_t len)
 static const uint8_t *
 zero_page(void)
 {
-    return rig.ram[0].host + 0x7000;
+    return rig.memory + 0x7000;
 }
 
 /* ---- Good images ---- */
@@ -163,9 +168,8 @@ a_kernel_lies_at_its_preferred_address(void **state)
     (void)state;
     fresh(256 * MIB);
     assert_int_equal(boot(), 0);
-    assert_memory_equal(rig.ram[0].host + 0x1000000, rig.image + SETUP,
-                        PAYLOAD);
-    assert_int_equal(rig.ram[0].host[0x1000000 + PAYLOAD], 0);
+    assert_memory_equal(rig.memory + 0x1000000, rig.image + SETUP, PAYLOAD);
+    assert_int_equal(rig.memory[0x1000000 + PAYLOAD], 0);
     assert_true(rig.regs.rip == 0x1000200);
 }
 
@@ -176,7 +180,7 @@ the_zero_page_says_what_is_where(void **state)
 
     (void)state;
     fresh(256 * MIB);
-    memset(rig.ram[0].host + 0x7000, 0xee, 4096);
+    memset(rig.memory + 0x7000, 0xee, 4096);
     assert_int_equal(boot(), 0);
     z = zero_page();
     assert_memory_equal(z + 0x202, "HdrS\x0f\x02", 6);
@@ -192,8 +196,7 @@ the_zero_page_says_what_is_where(void **state)
     assert_int_equal(z[0x1f0], 0);
     assert_int_equal(z[0x202 + 0x6a], 0); /* the header has ended */
     assert_int_equal(z[4095], 0);
-    assert_string_equal((char *)rig.ram[0].host + 0x20000,
-                        "console=ttyS0 quiet");
+    assert_string_equal((char *)rig.memory + 0x20000, "console=ttyS0 quiet");
 }
 
 static void
@@ -211,9 +214,9 @@ the_guest_is_told_its_memory(void **state)
 
     (void)state;
     fresh(0xc0000000);
-    rig.ram[1] = (struct st_guest_ram){0x100000000, 0x80000000, NULL};
-    rig.boot.nram = 2;
-    rig.boot.ne820 = st_e820(rig.ram, 2, true, rig.e820);
+    rig.ram[2] = (struct st_guest_ram){0x100000000, 0x80000000, NULL};
+    rig.boot.nram = 3;
+    rig.boot.ne820 = st_e820(rig.ram, 3, true, rig.e820);
     assert_int_equal(boot(), 0);
     z = zero_page();
     assert_int_equal(z[0x1e8], 6);
@@ -222,8 +225,8 @@ the_guest_is_told_its_memory(void **state)
         assert_true(get64(z + 0x2d8 + 20 * i) == want[i].len);
         assert_int_equal(get32(z + 0x2e0 + 20 * i), want[i].type);
     }
-    assert_true(st_map_pci64(rig.ram, 2) == 0x800000000);
-    assert_true(st_guest_ram_above_4g(rig.ram, 2) == 0x80000000);
+    assert_true(st_map_pci64(rig.ram, 3) == 0x800000000);
+    assert_true(st_guest_ram_above_4g(rig.ram, 3) == 0x80000000);
 }
 
 static void
@@ -241,13 +244,13 @@ registers_are_those_of_the_64_bit_protocol(void **state)
     assert_int_equal(r->data.selector, 0x18);
     assert_true(r->code.long_mode && !r->code.big);
     assert_true(r->data.big && !r->data.long_mode);
-    gdt = rig.ram[0].host + r->gdt_base;
+    gdt = rig.memory + r->gdt_base;
     assert_true(get64(gdt) == 0);
     assert_true(get64(gdt + 0x10) == 0x00af9b000000ffff);
     assert_true(get64(gdt + 0x18) == 0x00cf93000000ffff);
     assert_int_equal(r->gdt_limit, 31);
     /* Walk the tables: each address below 4 GiB is itself. */
-    table = rig.ram[0].host;
+    table = rig.memory;
     for (uint64_t va = 0; va < ST_MAP_4G; va += 0x1fe000 * 3) {
         uint64_t e = get64(table + r->cr3 + (va >> 39 & 511) * 8);
 
@@ -269,8 +272,7 @@ an_initrd_lies_as_high_as_it_may(void **state)
     assert_int_equal(boot(), 0);
     assert_int_equal(get32(zero_page() + 0x218), 251 * MIB - 4096);
     assert_int_equal(get32(zero_page() + 0x21c), 5 * MIB + 100);
-    assert_string_equal((char *)rig.ram[0].host + 256 * MIB - 4096 + 92,
-                        "initrd!");
+    assert_string_equal((char *)rig.memory + 256 * MIB - 4096 + 92, "initrd!");
     set32(0x22c, 0x7ffffff); /* the kernel's limit is below the end of RAM */
     assert_int_equal(boot(), 0);
     assert_int_equal(get32(zero_page() + 0x218), 123 * MIB - 4096);
@@ -303,7 +305,7 @@ a_kernel_that_can_move_moves(void **state)
     fresh(40 * MIB);
     assert_int_equal(boot(), 0);
     assert_true(rig.regs.rip == 2 * MIB + 0x200);
-    assert_memory_equal(rig.ram[0].host + 2 * MIB, rig.image + SETUP, PAYLOAD);
+    assert_memory_equal(rig.memory + 2 * MIB, rig.image + SETUP, PAYLOAD);
     fresh(40 * MIB);
     rig.image[0x234] = 0;
     refused("runs at 0x1000000 only");
@@ -317,7 +319,7 @@ zero_setup_sectors_are_four(void **state)
     rig.image[0x1f1] = 0;
     set32(0x1f4, (PAYLOAD - 1024) / 16);
     assert_int_equal(boot(), 0);
-    assert_memory_equal(rig.ram[0].host + 0x1000000, rig.image + 5 * 512,
+    assert_memory_equal(rig.memory + 0x1000000, rig.image + 5 * 512,
                         PAYLOAD - 1024);
 }
 
@@ -328,8 +330,8 @@ what_is_behind_the_kernel_is_not_loaded(void **state)
     fresh(256 * MIB);
     set32(0x1f4, (PAYLOAD - 512) / 16);
     assert_int_equal(boot(), 0);
-    assert_int_not_equal(rig.ram[0].host[0x1000000 + PAYLOAD - 513], 0);
-    assert_int_equal(rig.ram[0].host[0x1000000 + PAYLOAD - 512], 0);
+    assert_int_not_equal(rig.memory[0x1000000 + PAYLOAD - 513], 0);
+    assert_int_equal(rig.memory[0x1000000 + PAYLOAD - 512], 0);
 }
 
 /* ---- Wrong images ---- */
