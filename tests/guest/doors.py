@@ -7,16 +7,23 @@ gets, and what the guest calls its disks.
     nbd         strata nbd, and QEMU's NBD client behind a virtio-blk of its own
     qemu-nvme   no strata: QEMU's own NVMe controller, on files of the sizes
                 that the script's disks have; another judge of the scripts
+    machine     strata run: the machine is ours, too
+    qemu-kvm    as qemu-nvme, but QEMU is where `machine` has strata run
 
-A new door is one class and one row.
+The last two need KVM: on a machine without it they run in an outer guest that
+has it (outer.py). A new door is one class and one row.
 """
 
 import json
 import os
 import re
+import shlex
+import socket
 import subprocess
 import time
 
+import outer
+import packages
 from packages import Unavailable
 
 SECONDS = 60 # a server that is not ready, or has not ended, by then hangs
@@ -39,7 +46,11 @@ def sector_of(spec):
 class Door:
     """None: nothing is outside. Also the base of the others."""
     name = "none"
-    modules = () # the drivers of its disks
+    modules = ()      # the drivers of its disks
+    boots = False     # it has boot(), and QEMU is not wanted
+    line = "ttyS1"    # where the script talks; ttyS0 is the console
+    consoles = ("console.log",)
+    ending = ""       # what close() judges
 
     def __init__(self, options, disks, folder, sockets):
         self.options = options
@@ -53,9 +64,34 @@ class Door:
     def open(self):
         """Start what is outside."""
 
+    @classmethod
+    def fetch(cls, options):
+        """Give the trees that it needs, fetched if need be."""
+        # pylint: disable=unused-argument
+        return {"qemu": packages.tree(packages.NEWER, ["qemu-system-x86"])}
+
+    def must_know(self, verb):
+        if subprocess.run([self.options.strata, verb, "--help"],
+                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                          check=False).returncode != 0:
+            raise Unavailable(f"this strata does not know {verb}")
+
     def qemu(self):
         """Give QEMU's options."""
         return []
+
+    def host(self, functions, command, env):
+        """Run COMMAND, which may call FUNCTIONS, where strata runs, in a bash
+        of its own. Gives its status and what it said."""
+        try:
+            p = subprocess.run(
+                ["bash", "-uc", functions + "\n" + command],
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL, env=dict(os.environ, **env),
+                cwd=self.folder, timeout=SECONDS, check=False)
+            return p.returncode % 256, p.stdout
+        except subprocess.TimeoutExpired as e:
+            return 124, (e.stdout or b"") + b"\ntimed out"
 
     def names(self):
         """Give what the guest calls the disks."""
@@ -107,13 +143,11 @@ class Door:
 class VfioUser(Door):
     name = "vfio-user"
     modules = ("nvme",)
+    ending = "SIGTERM ends strata with 0"
 
     def open(self):
         socket = os.path.join(self.sockets, "nvme0")
-        if subprocess.run([self.options.strata, "serve", "--help"],
-                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                          check=False).returncode != 0:
-            raise Unavailable("this strata cannot serve")
+        self.must_know("serve")
         words = ",".join(["id=nvme0", f"vfio-user={socket}",
                           *self.options.controller])
         argv = [self.options.strata, "serve", "--nvme-pci", words]
@@ -135,6 +169,7 @@ class VfioUser(Door):
 class Nbd(Door):
     name = "nbd"
     modules = ("virtio_pci", "virtio_blk")
+    ending = "SIGTERM ends strata with 0"
 
     def open(self):
         socket = os.path.join(self.sockets, "nbd")
@@ -160,28 +195,205 @@ class Nbd(Door):
         return [f"/dev/vd{chr(ord('a') + i)}" for i in range(len(self.disks))]
 
 
+def image(i):
+    return f"disk{i}.img"
+
+
+def make_images(disks, folder):
+    for i, spec in enumerate(disks):
+        with open(os.path.join(folder, image(i)), "wb") as f:
+            f.truncate(size_of(spec))
+
+
+def qemu_disks(disks, folder):
+    """QEMU's own controller, with the images of FOLDER."""
+    argv = ["-device", "nvme,id=nvme0,serial=reference"]
+    for i, spec in enumerate(disks):
+        argv += ["-blockdev", json.dumps({
+            "driver": "raw", "node-name": f"disk{i}", "discard": "unmap",
+            "file": {"driver": "file", "discard": "unmap",
+                     "filename": os.path.join(folder, image(i))}}),
+                 "-device", f"nvme-ns,drive=disk{i},nsid={i + 1},"
+                            f"logical_block_size={sector_of(spec)},"
+                            f"physical_block_size={sector_of(spec)}"]
+    return argv
+
+
 class QemuNvme(VfioUser):
     name = "qemu-nvme"
-
-    def image(self, i):
-        return os.path.join(self.folder, f"disk{i}.img")
+    ending = ""
 
     def open(self):
-        for i, spec in enumerate(self.disks):
-            with open(self.image(i), "wb") as f:
-                f.truncate(size_of(spec))
+        make_images(self.disks, self.folder)
 
     def qemu(self):
-        argv = ["-device", "nvme,id=nvme0,serial=reference"]
-        for i, spec in enumerate(self.disks):
-            argv += ["-blockdev", json.dumps({
-                "driver": "raw", "node-name": f"disk{i}", "discard": "unmap",
-                "file": {"driver": "file", "filename": self.image(i),
-                         "discard": "unmap"}}),
-                     "-device", f"nvme-ns,drive=disk{i},nsid={i + 1},"
-                                f"logical_block_size={sector_of(spec)},"
-                                f"physical_block_size={sector_of(spec)}"]
+        return qemu_disks(self.disks, self.folder)
+
+
+# In an outer guest: start the machine, note its id; when it ends, tell how, and
+# switch off.
+MACHINE = """
+start_machine() {
+    {
+        machine <>/dev/line >&0 2>"$log" &
+        echo $! >/run/pid
+        wait $!
+        status=$?
+        tail -n 20 "$log" | sed 's/^/machine said /'
+        echo "machine ended with status $status"
+        poweroff -f
+    } </dev/null >/dev/console 2>&1 &
+    while [ ! -s /run/pid ]; do sleep 0.05; done
+}
+"""
+
+
+class Machine(Door):
+    """The machine is strata run, here or in an outer guest. Its only serial
+    line is its standard input and output."""
+    name = "machine"
+    modules = ("nvme",)
+    boots = True
+    line = "ttyS0"
+    ending = "the machine ends with 0"
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.outer = None
+        if not outer.has_kvm():
+            self.outer = outer.Outer(self.folder, self.sockets)
+            self.api = "/run/api"
+            self.consoles += ("outer.log",)
+
+    @classmethod
+    def fetch(cls, options):
+        return {} if outer.has_kvm() else outer.fetch()
+
+    def open(self):
+        self.must_know("run")
+
+    def names(self):
+        return [f"/dev/nvme0n{i + 1}" for i in range(len(self.disks))]
+
+    def argv(self, trees, kernel, initrd, append):
+        words = ",".join(["id=nvme0", *self.options.controller])
+        argv = [self.strata(), "run", "--kernel", kernel, "--initrd", initrd,
+                "--cmdline", append, "--memory", f"{self.options.memory}M",
+                "--cpus", str(self.options.cpus), "--nvme-pci", words,
+                "--api", self.api]
+        if self.outer: # its emulated SVM lets a guest see too much
+            argv += ["--cpu", "noxsave"]
+        for spec in self.disks:
+            argv += ["--disk", f"{spec},on=nvme0"]
         return argv
 
+    def strata(self):
+        return "/strata/bin/strata" if self.outer else self.options.strata
 
-DOORS = {d.name: d for d in (Door, VfioUser, Nbd, QemuNvme)}
+    def boot(self, trees, initrd, append, line, functions, env):
+        """Start the machine. Gives the process that ends with it."""
+        if self.outer:
+            return self.nested(trees, initrd, f"{append} {outer.QUIET}", line,
+                               functions, env)
+        argv = self.argv(trees, trees["kernel"][0], initrd, append)
+        if self.options.shell:
+            self.server = subprocess.Popen(argv)
+            return self.server
+        with socket.socket(socket.AF_UNIX) as s, open(self.log, "wb") as log:
+            s.connect(line)
+            self.server = subprocess.Popen(argv, stdin=s, stdout=s, stderr=log,
+                                           cwd=self.folder)
+        return self.server
+
+    def nested(self, trees, initrd, append, line, functions, env):
+        fs = self.outer.fs
+        fs.file("inner/kernel", trees["kernel"][0])
+        fs.file("inner/initrd", initrd)
+        self.programs(fs, trees)
+        # The functions are a file of their own, for they may not be right.
+        known = {**env, "strata": self.strata(), "api": self.api,
+                 "work": outer.WORK, "log": outer.LOG}
+        fs.text("inner/functions", functions)
+        argv = self.argv(trees, "/inner/kernel", "/inner/initrd", append)
+        self.outer.fill(trees, "".join(
+            f"{k}={shlex.quote(v)}\n" for k, v in known.items()) +
+            "machine() { exec " + shlex.join(argv) + "; }\n" + MACHINE)
+        process = self.outer.start(
+            trees, self.options.memory + 3072, 2,
+            "stdio,signal=off" if self.options.shell
+            else f"socket,path={line},server=off")
+        status, said = self.outer.run(self.before() + " && start_machine")
+        if status:
+            raise RuntimeError("no machine in the outer guest: " +
+                               said.decode("utf-8", "replace"))
+        return process
+
+    def programs(self, fs, trees):
+        """Put what argv() needs into the outer guest."""
+        fs.host_program("strata", self.options.strata)
+
+    def before(self):
+        """What is to be done there before the machine starts."""
+        return "true"
+
+    def host(self, functions, command, env):
+        if not self.outer:
+            return super().host(functions, command, env)
+        return self.outer.run(f"pid=$(cat /run/pid); . /inner/functions; "
+                              f"{command}", SECONDS)
+
+    def close(self):
+        """Gives what is wrong with how it ended, or None."""
+        if not self.outer:
+            status = self.server.poll()
+            return f"it ended with status {status}" if status else None
+        status = self.outer.word("machine ended with status ")
+        return None if status == "0" else f"it ended with status {status}"
+
+    def said(self):
+        if not self.outer:
+            return super().said()
+        return self.outer.word("machine said ") or ""
+
+    def kill(self):
+        super().kill()
+        if self.outer:
+            self.outer.close()
+
+
+class QemuKvm(Machine):
+    name = "qemu-kvm"
+
+    def open(self):
+        pass
+
+    @classmethod
+    def fetch(cls, options):
+        return {**super().fetch(options), **Door.fetch(options)}
+
+    def argv(self, trees, kernel, initrd, append):
+        """Files of the disks' sizes are where it is started."""
+        argv = outer.QEMU if self.outer else packages.qemu(trees["qemu"])
+        argv = argv + ["-M", "q35,usb=off", "-accel", "kvm",
+                       "-cpu", outer.CPU if self.outer else "host",
+                       "-m", str(self.options.memory),
+                       "-smp", str(self.options.cpus), "-kernel", kernel,
+                       "-initrd", initrd, "-append", append,
+                       "-serial", "mon:stdio" if self.options.shell
+                       else "stdio"]
+        return argv + qemu_disks(self.disks, "")
+
+    def programs(self, fs, trees):
+        outer.put_qemu(fs, trees["qemu"])
+
+    def boot(self, *args):
+        if not self.outer:
+            make_images(self.disks, self.folder)
+        return super().boot(*args)
+
+    def before(self):
+        return "; ".join(f"truncate -s {size_of(spec)} disk{i}.img"
+                         for i, spec in enumerate(self.disks)) or "true"
+
+
+DOORS = {d.name: d for d in (Door, VfioUser, Nbd, QemuNvme, Machine, QemuKvm)}

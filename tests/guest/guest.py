@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
 """One guest, from its initramfs to its verdict.
 
-    QEMU's first serial line   the console: a log, and where a kernel complains
-    QEMU's second serial line  a Unix socket: lines from and to the script
+    the first serial line   the console: a log, and where a kernel complains
+    the second one          a Unix socket: lines from and to the script
+
+A machine with one serial line has both on it: the console until "begin", the
+script's lines then, and what the kernel had to say comes before "end".
 
          guest                    harness
          ok: SENTENCE     ---->   a test has passed
@@ -12,6 +15,7 @@
                           <----   says: WORDS, as often as it likes
                           <----   done: STATUS
          file: NAME       ---->   a file, in base64, ends with a line "."
+         console: WORDS   ---->   for the console's log
          end              ---->   the script has ended
 """
 
@@ -20,7 +24,6 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -28,16 +31,18 @@ import threading
 import time
 
 import doors
+import outer
 import packages
 from initramfs import Initramfs
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-HOST_SECONDS = 60
 MODULES = ("ext4",) # besides the door's and the script's
+CONSOLE = "ttyS0"
 
 # A kernel's line on the console begins with its time.
+STAMP = re.compile(r"^\[ *\d+\.\d+\]")
 COMPLAINT = re.compile(
-    r"^\[ *\d+\.\d+\].*(BUG:|WARNING:|Oops|INFO: task|general protection|"
+    STAMP.pattern + r".*(BUG:|WARNING:|Oops|INFO: task|general protection|"
     r"Kernel panic|Unable to handle|UBSAN|KASAN|refcount_t)")
 
 APPEND = ("console=ttyS0 loglevel=5 panic=-1 oops=panic nosoftlockup "
@@ -64,8 +69,8 @@ def fetch(options, script):
     """Give the trees with all that the script needs, fetched if need be."""
     trees = {"busybox": packages.tree("bookworm", ["busybox-static"]),
              "dash": packages.tree("bookworm", ["dash"]),
-             "kernel": packages.kernel(options.kernel),
-             "qemu": packages.tree(packages.NEWER, ["qemu-system-x86"])}
+             "kernel": packages.kernel(options.kernel)}
+    trees.update(doors.DOORS[options.door].fetch(options))
     if script.words("tools"):
         trees["tools"] = packages.tree("bookworm", script.words("tools"))
     return trees
@@ -83,7 +88,8 @@ def build(options, script, door, trees, path):
     fs.text("guest/script", script.guest)
     names = door.names()
     values = {"disk": names[0] if names else "", "disks": " ".join(names),
-              "door": options.door, "rounds": str(options.rounds)}
+              "door": options.door, "rounds": str(options.rounds),
+              "line": "/dev/" + door.line}
     values.update(x.split("=", 1) for x in options.variable)
     fs.text("guest/env", "".join(f"{k}={shlex.quote(v)}\n"
                                  for k, v in values.items()))
@@ -116,21 +122,13 @@ def build(options, script, door, trees, path):
 
 
 def qemu_argv(options, door, trees, initrd, line):
-    argv = packages.program(trees["qemu"], "qemu-system-x86_64")
-    share = os.path.join(trees["qemu"], "usr", "share")
-    with open("/proc/cpuinfo", encoding="ascii", errors="replace") as f:
-        hardware = os.access("/dev/kvm", os.R_OK | os.W_OK) and \
-            re.search(r"^flags.*\b(svm|vmx)\b", f.read(), re.M)
-    argv += ["-L", os.path.join(share, "seabios"),
-             "-L", os.path.join(share, "qemu"),
-             "-no-user-config", "-nodefaults", "-display", "none",
-             "-no-reboot",
-             "-M", "q35,memory-backend=mem0,usb=off",
+    argv = packages.qemu(trees["qemu"])
+    argv += ["-M", "q35,memory-backend=mem0,usb=off",
              "-m", str(options.memory), "-smp", str(options.cpus),
              "-object", f"memory-backend-memfd,id=mem0,"
                         f"size={options.memory}M,share=on",
              "-kernel", trees["kernel"][0], "-initrd", initrd]
-    argv += ["-accel", "kvm", "-cpu", "host"] if hardware else \
+    argv += ["-accel", "kvm", "-cpu", "host"] if outer.has_kvm() else \
         ["-accel", "tcg", "-cpu", "max,la57=off"]
     if options.shell:
         argv += ["-serial", "mon:stdio", "-serial", "null"]
@@ -143,13 +141,27 @@ def qemu_argv(options, door, trees, initrd, line):
     return argv + ["-append", f"{APPEND} {options.append}", *door.qemu()]
 
 
+def start(options, script, door, trees, initrd, line, env):
+    """Start what the guest runs on. Gives the process."""
+    if door.boots:
+        return door.boot(trees, initrd, f"{APPEND} {options.append}", line,
+                         script.host, env)
+    argv = qemu_argv(options, door, trees, initrd, line)
+    if options.shell:
+        return subprocess.Popen(argv)
+    with open(os.path.join(door.folder, "qemu.log"), "wb") as out:
+        return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out,
+                                stderr=out)
+
+
 class Conversation(threading.Thread):
     """Reads the guest's lines until the line ends, and answers them."""
 
-    def __init__(self, listener, counts, folder, host_part, env):
+    def __init__(self, listener, counts, door, host_part, env):
         super().__init__(daemon=True)
-        self.listener, self.counts, self.folder = listener, counts, folder
+        self.listener, self.counts, self.door = listener, counts, door
         self.host_part, self.env = host_part, env
+        self.begun = door.line != CONSOLE
         self.ended = False
 
     def run(self):
@@ -157,7 +169,13 @@ class Conversation(threading.Thread):
         with connection, connection.makefile("rwb") as line:
             while raw := line.readline():
                 text = raw.decode("utf-8", "replace").rstrip("\r\n")
-                if text == "end":
+                if text == "begin":
+                    self.begun = True
+                elif not self.begun or STAMP.match(text):
+                    self.console(text)
+                elif text.startswith("console: "):
+                    self.console(text[9:])
+                elif text == "end":
                     self.ended = True
                 elif text.startswith("host: "):
                     self.answer(line, text[6:])
@@ -166,17 +184,14 @@ class Conversation(threading.Thread):
                 elif text:
                     self.counts.take(text)
 
+    def console(self, text):
+        with open(os.path.join(self.door.folder, "console.log"), "a",
+                  encoding="utf-8") as f:
+            f.write(text + "\n")
+
     def answer(self, line, command):
-        """Run a function of the host's part, in a bash of its own."""
-        try:
-            p = subprocess.run(
-                ["bash", "-uc", self.host_part + "\n" + command],
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL, env=self.env, cwd=self.folder,
-                timeout=HOST_SECONDS, check=False)
-            status, said = p.returncode % 256, p.stdout
-        except subprocess.TimeoutExpired as e:
-            status, said = 124, (e.stdout or b"") + b"\ntimed out"
+        """Run a function of the host's part."""
+        status, said = self.door.host(self.host_part, command, self.env)
         for text in said.decode("utf-8", "replace").splitlines():
             line.write(b"says: " + text.encode() + b"\n")
         line.write(b"done: %d\n" % status)
@@ -186,25 +201,25 @@ class Conversation(threading.Thread):
         data = b""
         while (raw := line.readline()) and raw.strip() != b".":
             data += raw.strip()
-        path = os.path.join(self.folder, os.path.basename(name))
+        path = os.path.join(self.door.folder, os.path.basename(name))
         with open(path, "wb") as f:
             f.write(base64.b64decode(data))
 
 
-def console_tail(folder, lines=25):
+def tail(folder, name, lines):
     try:
-        with open(os.path.join(folder, "console.log"), encoding="utf-8",
+        with open(os.path.join(folder, name), encoding="utf-8",
                   errors="replace") as f:
             return f.read().splitlines()[-lines:]
     except OSError:
         return []
 
 
-def complaints(folder, allowed):
-    """The kernel's lines that nobody wants to see."""
-    return [x for x in console_tail(folder, None or 100000)
-            if COMPLAINT.match(x) and
-            not any(re.search(a, x) for a in allowed)]
+def complaints(door, allowed):
+    """The kernels' lines that nobody wants to see, each once."""
+    return list(dict.fromkeys(
+        x for name in door.consoles for x in tail(door.folder, name, 100000)
+        if COMPLAINT.match(x) and not any(re.search(a, x) for a in allowed)))
 
 
 def judge(options, script, folder):
@@ -213,7 +228,7 @@ def judge(options, script, folder):
     disks = options.disk or script.lines("disk")
     sockets = tempfile.mkdtemp(prefix="st-")
     door = doors.DOORS[options.door](options, disks, folder, sockets)
-    qemu = None
+    machine = None
     try:
         trees = fetch(options, script)
         initrd = os.path.join(folder, "initrd.cpio")
@@ -223,31 +238,26 @@ def judge(options, script, folder):
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(line)
             listener.listen(1)
-            env = dict(os.environ, strata=options.strata, api=door.api,
-                       work=folder, qmp=os.path.join(sockets, "qmp"),
-                       log=door.log, here=HERE,
-                       pid=str(door.server.pid if door.server else ""))
-            talk = Conversation(listener, counts, folder, script.host, env)
+            env = dict(strata=options.strata, api=door.api, work=folder,
+                       qmp=os.path.join(sockets, "qmp"), log=door.log,
+                       here=HERE)
+            talk = Conversation(listener, counts, door, script.host, env)
             talk.start()
-            argv = qemu_argv(options, door, trees, initrd, line)
+            machine = start(options, script, door, trees, initrd, line, env)
+            env["pid"] = str(door.server.pid if door.server else "")
             if options.shell:
-                return subprocess.run(argv, check=False).returncode
-            qemu_log = os.path.join(folder, "qemu.log")
-            with open(qemu_log, "wb") as out:
-                # pylint: disable=consider-using-with
-                qemu = subprocess.Popen(argv, stdin=subprocess.DEVNULL,
-                                        stdout=out, stderr=out)
-            wait(options, script, counts, qemu, talk, folder, qemu_log)
+                return machine.wait()
+            wait(options, script, counts, machine, talk, door)
         wrong = door.close()
-        if options.door in ("vfio-user", "nbd"):
+        if door.ending:
             counts.take(f"FAILED: {wrong}: {door.said()}" if wrong else
-                        "ok: SIGTERM ends strata with 0")
+                        f"ok: {door.ending}")
     except RuntimeError as e:
         counts.take(f"FAILED: {e}")
     finally:
-        if qemu and qemu.poll() is None:
-            qemu.kill()
-            qemu.wait()
+        if machine and machine.poll() is None:
+            machine.kill()
+            machine.wait()
         door.kill()
         shutil.rmtree(sockets, ignore_errors=True)
     print(f"counts: {counts.passed} passed, {counts.failed} failed, "
@@ -255,29 +265,29 @@ def judge(options, script, folder):
     return 1 if counts.failed else 0
 
 
-def wait(options, script, counts, qemu, talk, folder, qemu_log):
+def wait(options, script, counts, machine, talk, door):
     """Until the guest has switched itself off, or the deadline."""
     started = time.monotonic()
     hung = False
     try:
-        qemu.wait(options.deadline)
+        machine.wait(options.deadline)
     except subprocess.TimeoutExpired:
         hung = True
-        qemu.send_signal(signal.SIGKILL)
-        qemu.wait()
+        machine.kill()
+        machine.wait()
     talk.join(10)
     took = time.monotonic() - started
-    if talk.ended and not hung and qemu.returncode == 0:
+    if talk.ended and not hung and machine.returncode == 0:
         counts.take(f"ok: the guest ends ({took:.0f} s)")
     else:
         why = f"has not ended after {options.deadline} s" if hung else \
-            f"has gone, with QEMU's status {qemu.returncode}"
+            f"has gone, with status {machine.returncode}"
         counts.take(f"FAILED: the guest {why}; the end of its console:")
-        with open(qemu_log, encoding="utf-8", errors="replace") as f:
-            words = console_tail(folder) + f.read().splitlines()[-5:]
-        for text in words:
-            print("    " + text)
-    bad = complaints(folder, script.lines("allow"))
+        for name, lines in (("console.log", 25), ("outer.log", 15),
+                            ("qemu.log", 5)):
+            for text in tail(door.folder, name, lines):
+                print("    " + text)
+    bad = complaints(door, script.lines("allow"))
     counts.take("FAILED: the kernel complains" if bad else
                 "ok: the kernel does not complain")
     for text in bad[:10]:

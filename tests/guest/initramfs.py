@@ -109,14 +109,24 @@ class Initramfs:
     def host_program(self, name, source):
         """Put a program of this machine with its own libraries and ld.so, so
         that it does not matter which system built it."""
+        self.program(name, source, packages.run(["ldd", source]))
+        for path in glob.glob("/lib/*/libgcc_s.so.1")[:1]:
+            self.file(f"strata/{name}/lib/libgcc_s.so.1", path)
+
+    def tree_program(self, name, root):
+        """Likewise a program of the tree ROOT, without the rest of its
+        package."""
+        source = packages.executable(root, name)
+        argv = packages.loader(root)
+        self.program(name, source, packages.run(
+            argv[:1] + ["--list"] + argv[1:] + [source]))
+
+    def program(self, name, source, listed):
         base = f"strata/{name}"
         self.file(f"{base}/{name}", source, 0o755)
-        listed = packages.run(["ldd", source])
         for lib, path in LIST_LINE.findall(listed):
             self.file(f"{base}/lib/{os.path.basename(lib or path)}",
                       os.path.realpath(path), 0o755)
-        for path in glob.glob("/lib/*/libgcc_s.so.1")[:1]:
-            self.file(f"{base}/lib/libgcc_s.so.1", path)
         ld = f"/{base}/lib/ld-linux-x86-64.so.2"
         self.text(f"strata/bin/{name}", "#!/bin/sh\n"
                   f"exec {ld} --library-path /{base}/lib /{base}/{name} "

@@ -1,4 +1,4 @@
-# shellcheck shell=dash disable=SC1091,SC2034 # scripts use what is set here
+# shellcheck shell=dash disable=SC1091,SC2034,SC2154 # set here or in env
 # SPDX-License-Identifier: MIT
 #
 # What a guest's script can call, beside busybox and the tools it named. Lines
@@ -9,6 +9,11 @@
 #   $rounds          how often, where a script repeats itself
 
 . /guest/env
+
+# ours: is it strata's controller?
+ours() {
+    case $door in vfio-user | machine) ;; *) false ;; esac
+}
 
 say() {
     echo "$*" >&3

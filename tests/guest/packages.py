@@ -247,6 +247,14 @@ def program(root, name):
     return loader(root) + [executable(root, name)]
 
 
+def qemu(root):
+    """The argv that runs QEMU of the tree without anything it was not told."""
+    share = os.path.join(root, "usr", "share")
+    return program(root, "qemu-system-x86_64") + [
+        "-L", os.path.join(share, "seabios"), "-L", os.path.join(share, "qemu"),
+        *PLAIN]
+
+
 def kernel(which):
     """Give (vmlinuz, tree, version) of the kernel called WHICH."""
     suite_name, flavour = KERNELS[which]
@@ -292,6 +300,7 @@ def kmod_as(applet):
     return [argv[0], "--argv0", applet, *argv[1:]]
 
 
+PLAIN = ("-no-user-config", "-nodefaults", "-display", "none", "-no-reboot")
 KERNELS = {
     "cloud": ("bookworm", "cloud-amd64"),
     "full": ("bookworm", "amd64"),
