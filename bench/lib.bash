@@ -30,6 +30,7 @@ clean_up() {
     local pid
     for pid in "${started[@]}"; do
         kill "$pid" 2>/dev/null
+        kill -CONT "$pid" 2>/dev/null # a case may have stopped it
     done
     for pid in "${started[@]}"; do
         wait "$pid" 2>/dev/null
