@@ -20,6 +20,7 @@
 #       writable=on,num-queues=2,iothread=t
 #   vhost_blk S randread 512 32 1 2 0|32|1000        (bench/vhost_blk.c)
 #
+# bench/nvme_core.c is the same without sockets and wake-ups, for profiles.
 # One loop serves one queue or two, as the daemon's iothread does. CPU is the
 # server's user and system time, divided by the I/Os that its client saw; calls
 # are messages that ring a doorbell, and kicks, for each I/O.

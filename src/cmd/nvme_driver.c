@@ -21,11 +21,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "range.h"
 #include "vfio_client.h"
 
 enum {
     PAGE = 4096,
     ADMIN_ENTRIES = 32,
+    ENTRIES = 1024, /* of an I/O queue, as Linux has, or what MQES allows: with
+                     * room enough nobody waits for a completion queue's head */
     ADMIN_MS = 10000, /* a command's time, and CC.EN's */
     CONFIG = 7,       /* the region */
     CONFIG_COMMAND = 4,
@@ -459,6 +462,9 @@ enable(struct st_nvme_driver *d, struct st_err *err)
                           "%s: queues have up to %u entries, not %u",
                           d->opts.path, (unsigned)(le64_get(cap) & 0xffff) + 1,
                           d->opts.depth + 1);
+    for (unsigned i = 0; i < d->opts.queues; i++)
+        d->queue[i].entries =
+            (unsigned)st_min((le64_get(cap) & 0xffff) + 1, ENTRIES);
     d->stride = 4u << (le64_get(cap) >> 32 & 15);
     rc = wait_ready(d, false, err);
     if (rc < 0)
@@ -559,8 +565,7 @@ make_arena(struct st_nvme_driver *d, struct st_err *err)
     void *arena;
     int rc;
 
-    d->arena_len =
-        AT_QUEUES + d->opts.queues * queue_size(d, d->opts.depth + 1);
+    d->arena_len = AT_QUEUES + d->opts.queues * queue_size(d, ENTRIES);
     rc = st_vfio_client_arena(d->client, d->arena_len, &arena);
     if (rc == 0)
         rc = st_vfio_client_map(d->client, ARENA, 0, d->arena_len, true);
@@ -571,7 +576,7 @@ make_arena(struct st_nvme_driver *d, struct st_err *err)
     d->page = d->arena + AT_PAGE;
     place_queue(d, &d->admin, 0, ADMIN_ENTRIES, AT_ASQ);
     for (unsigned i = 0; i < d->opts.queues; i++) {
-        at = place_queue(d, &d->queue[i], i + 1, d->opts.depth + 1, at) +
+        at = place_queue(d, &d->queue[i], i + 1, ENTRIES, at) +
              slot_size(d) * d->opts.depth;
         fill_lists(d, &d->queue[i]);
     }
