@@ -53,6 +53,7 @@ __asm__(".pushsection .rodata\n"
         "  mov %rax, %cr3; invlpg 0x200000; mov 0x201000, %eax\n"
         "  and $0xffff, %eax; out %eax, $0x80\n"
         /* Floating point and vectors. */
+        "  mov %cr4, %rax; or $0x600, %eax; mov %rax, %cr4\n"
         "  clts; fninit; movq %rsp, %xmm0; paddq %xmm0, %xmm0\n"
         "  movq %xmm0, %rax; out %eax, $0x80\n"
         "  hlt\n"

@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A machine's life after its start: what its guest does to it, and what others
+ * ask of it; see machine.h.
+ *
+ *   somebody wants something: a reason is held, and vCPUs park
+ *   they are parked:          machine_step looks at the reasons
+ *        stop   -> threads end
+ *        reset  -> functions are reset, then the rest, the reason is gone
+ *        pause  -> who asked is told
+ *        end    -> nothing: whoever hears of the event decides
+ *        none   -> they run on
+ *
+ * What happens on other threads is a bit and a message to the home loop.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "machine_private.h"
+
+static void machine_step(struct st_machine *m);
+
+/* ---- From other threads ---- */
+
+void
+machine_happened(struct st_machine *m, unsigned bits)
+{
+    if (atomic_fetch_or(&m->happened, bits) == 0)
+        st_post(m->opts.home, &m->task);
+}
+
+void
+machine_wanted(struct st_machine *m, unsigned bit)
+{
+    machine_happened(m, bit);
+    st_vcpus_park(&m->vcpus);
+}
+
+void
+machine_parked(struct st_vcpus *g)
+{
+    machine_happened(st_container(g, struct st_machine, vcpus), MACHINE_PARKED);
+}
+
+void
+machine_vcpu_ended(struct st_vcpus *g, enum st_vcpu_end end,
+                   struct st_vcpu_report *r)
+{
+    struct st_machine *m = st_container(g, struct st_machine, vcpus);
+    const struct st_log *log = m->opts.log;
+
+    if (end == ST_VCPU_TRIPLE_FAULT) {
+        st_info(log, "vcpu %u: triple fault, the machine is reset", r->id);
+        machine_happened(m, MACHINE_RESET);
+        return;
+    }
+    for (; r->ncode < sizeof(r->code); r->ncode++) {
+        const uint8_t *p = r->gpa == UINT64_MAX
+                               ? NULL
+                               : st_ram_at(&m->ram, r->gpa + r->ncode, 1);
+
+        if (!p)
+            break;
+        r->code[r->ncode] = *p;
+    }
+    st_vcpu_report_print(r, log);
+    machine_happened(m, MACHINE_FAILED);
+}
+
+/* ---- Calls ---- */
+
+static void
+call_run(struct st_task *t)
+{
+    struct st_machine_call *c = st_container(t, struct st_machine_call, task);
+
+    c->done(c, c->rc);
+}
+
+static void
+answer(struct st_machine *m, struct st_machine_call *c, int rc)
+{
+    c->rc = rc;
+    c->task.run = call_run;
+    st_ready(m->opts.home, &c->task);
+}
+
+/* C waits until what it asked for, the reason of BIT, is there or gone. */
+static void
+call_wait(struct st_machine *m, struct st_machine_call *c, unsigned bit)
+{
+    c->wait = bit;
+    st_list_append(&m->calls, &c->link);
+}
+
+/* Those that wait for BIT get RC. */
+static void
+answer_all(struct st_machine *m, unsigned bit, int rc)
+{
+    st_list_for(c, next, &m->calls, struct st_machine_call, link)
+    {
+        if (c->wait != bit)
+            continue;
+        st_list_remove(&c->link);
+        answer(m, c, rc);
+    }
+}
+
+/* ---- Reasons ---- */
+
+static void
+hold(struct st_machine *m, unsigned bit)
+{
+    atomic_fetch_or(&m->held, bit);
+    if (!m->parked)
+        st_vcpus_park(&m->vcpus);
+}
+
+static void
+let_go(struct st_machine *m, unsigned bit)
+{
+    atomic_fetch_and(&m->held, ~bit);
+}
+
+static bool
+holds(const struct st_machine *m, unsigned bits)
+{
+    return atomic_load(&m->held) & bits;
+}
+
+static void
+tell(struct st_machine *m, enum st_machine_event e)
+{
+    if (m->opts.event)
+        m->opts.event(m->opts.arg, e);
+}
+
+/* ---- Reset ---- */
+
+/* The functions are: now the rest. */
+static void
+reset_rest(struct st_machine *m)
+{
+    struct st_err err;
+    int rc;
+
+    m->resetting = false;
+    if (holds(m, HELD_STOP)) {
+        answer_all(m, HELD_RESET, -ESHUTDOWN);
+        return;
+    }
+    st_platform_reset(&m->platform);
+    rc = machine_power_on(m, &err);
+    atomic_fetch_add(&m->resets, 1);
+    let_go(m, HELD_RESET);
+    if (rc < 0) {
+        st_error(m->opts.log, "the machine does not reset: %s", err.text);
+        hold(m, HELD_END);
+        tell(m, ST_MACHINE_FAILED);
+    }
+    answer_all(m, HELD_RESET, rc);
+}
+
+static void
+reset_one_done(struct st_machine *m)
+{
+    if (atomic_fetch_sub(&m->resetting_left, 1) == 1)
+        machine_happened(m, MACHINE_RESET_DONE);
+}
+
+/* Any thread. */
+static void
+reset_done(struct st_access *a)
+{
+    reset_one_done(st_container(a, struct machine_function, reset)->machine);
+}
+
+static void
+reset_begin(struct st_machine *m)
+{
+    m->resetting = true;
+    atomic_store(&m->resetting_left, m->nfunctions + 1);
+    for (unsigned i = 0; i < m->nfunctions; i++) {
+        struct machine_function *f = &m->function[i];
+
+        f->reset = (struct st_access){.done = reset_done};
+        if (st_pci_reset(f->pci, &f->reset))
+            reset_one_done(m);
+    }
+    reset_one_done(m);
+}
+
+/* ---- Steps ---- */
+
+/* The vCPUs are parked: what next? */
+static void
+machine_step(struct st_machine *m)
+{
+    if (m->resetting || m->stopped)
+        return;
+    if (holds(m, HELD_STOP)) {
+        st_vcpus_quit(&m->vcpus);
+        m->stopped = true;
+        answer_all(m, HELD_RESET, -ESHUTDOWN);
+        answer_all(m, HELD_STOP, 0);
+        return;
+    }
+    if (holds(m, HELD_PAUSE))
+        answer_all(m, HELD_PAUSE, 0);
+    if (holds(m, HELD_RESET)) {
+        reset_begin(m);
+        return;
+    }
+    if (!holds(m, ~0u)) {
+        m->parked = false;
+        st_vcpus_run(&m->vcpus);
+    }
+}
+
+/* The guest wants to be reset. */
+static void
+guest_reset(struct st_machine *m)
+{
+    if (holds(m, HELD_END | HELD_STOP))
+        return;
+    hold(m, m->opts.no_reboot ? HELD_END : HELD_RESET);
+    tell(m, ST_MACHINE_RESET);
+}
+
+static void
+guest_end(struct st_machine *m, enum st_machine_event e)
+{
+    if (holds(m, HELD_END | HELD_STOP))
+        return;
+    hold(m, HELD_END);
+    tell(m, e);
+}
+
+void
+machine_look(struct st_task *t)
+{
+    struct st_machine *m = st_container(t, struct st_machine, task);
+    unsigned happened = atomic_exchange(&m->happened, 0);
+
+    if (happened & MACHINE_FAILED)
+        guest_end(m, ST_MACHINE_FAILED);
+    if (happened & MACHINE_OFF)
+        guest_end(m, ST_MACHINE_OFF);
+    if (happened & MACHINE_RESET)
+        guest_reset(m);
+    if (happened & MACHINE_PARKED)
+        m->parked = true;
+    if (happened & MACHINE_RESET_DONE)
+        reset_rest(m);
+    if (m->parked)
+        machine_step(m);
+}
+
+/* ---- What others ask for ---- */
+
+void
+st_machine_pause(struct st_machine *m, struct st_machine_call *c)
+{
+    if (holds(m, HELD_STOP)) {
+        answer(m, c, -ESHUTDOWN);
+        return;
+    }
+    if (holds(m, HELD_START | HELD_PAUSE | HELD_END)) {
+        answer(m, c, -EBUSY);
+        return;
+    }
+    atomic_fetch_add(&m->pauses, 1);
+    call_wait(m, c, HELD_PAUSE);
+    hold(m, HELD_PAUSE);
+    machine_happened(m, MACHINE_LOOK);
+}
+
+void
+st_machine_resume(struct st_machine *m, struct st_machine_call *c)
+{
+    if (holds(m, HELD_STOP) || !holds(m, HELD_PAUSE)) {
+        answer(m, c, holds(m, HELD_STOP) ? -ESHUTDOWN : -EBUSY);
+        return;
+    }
+    let_go(m, HELD_PAUSE);
+    answer_all(m, HELD_PAUSE, 0); /* it was, or would have been */
+    answer(m, c, 0);
+    machine_happened(m, MACHINE_LOOK);
+}
+
+void
+st_machine_reset(struct st_machine *m, struct st_machine_call *c)
+{
+    if (holds(m, HELD_STOP | HELD_START)) {
+        answer(m, c, holds(m, HELD_STOP) ? -ESHUTDOWN : -EBUSY);
+        return;
+    }
+    let_go(m, HELD_END);
+    call_wait(m, c, HELD_RESET);
+    hold(m, HELD_RESET);
+    machine_happened(m, MACHINE_LOOK);
+}
+
+void
+st_machine_stop(struct st_machine *m, struct st_machine_call *c)
+{
+    answer_all(m, HELD_PAUSE, -ESHUTDOWN);
+    if (m->stopped) {
+        answer(m, c, 0);
+        return;
+    }
+    call_wait(m, c, HELD_STOP);
+    hold(m, HELD_STOP);
+    machine_happened(m, MACHINE_LOOK);
+}

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The board, and what it boots; see platform.h.
+ */
+#include "platform.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "machine_private.h"
+
+enum { MTRR_DEFAULT = 0x2ff, MTRR_WRITE_BACK = 0xc06 };
+
+/* ---- Serial ports ---- */
+
+static void
+serial_line(void *arg, bool level)
+{
+    struct st_platform_serial *s = arg;
+
+    st_irq_line(&s->machine->irq, s->irq, level);
+}
+
+static bool
+serial_send(void *arg, uint8_t byte)
+{
+    struct st_platform_serial *s = arg;
+
+    return !s->console || st_console_send(s->console, byte);
+}
+
+static void
+serial_room(void *arg)
+{
+    struct st_platform_serial *s = arg;
+
+    if (s->console)
+        st_console_room(s->console);
+}
+
+static const struct st_serial_ops serial_ops = {
+    .line = serial_line, .send = serial_send, .room = serial_room};
+
+static int
+make_serials(struct st_platform *p)
+{
+    static const struct {
+        uint16_t base;
+        unsigned irq;
+    } at[] = {{ST_SERIAL_COM1, ST_SERIAL_COM1_IRQ}, {0x2f8, 3}};
+    int rc = 0;
+
+    for (unsigned i = 0; rc == 0 && i < ST_MACHINE_SERIALS; i++) {
+        struct st_platform_serial *s = &p->serial[i];
+
+        s->machine = p->machine;
+        s->console = p->machine->opts.serial[i];
+        s->irq = at[i].irq;
+        if (i > 0 && !s->console)
+            continue; /* COM1 is always there */
+        rc = st_serial_create(p->machine->ports, at[i].base, &serial_ops, s,
+                              &s->serial);
+        if (rc == 0 && s->console)
+            st_console_attach(s->console, s->serial);
+    }
+    return rc;
+}
+
+/* ---- What is booted ---- */
+
+static int
+open_file(const char *path, int *fd, char **name, struct st_err *err)
+{
+    *fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (*fd < 0)
+        return st_err_set(err, errno, "'%s': %s", path,
+                          st_strerror_open(path, false, -errno));
+    *name = strdup(path);
+    return *name ? 0 : st_err_set(err, ENOMEM, "no memory");
+}
+
+static int
+open_files(struct st_platform *p, struct st_err *err)
+{
+    const struct st_machine_opts *o = &p->machine->opts;
+    int rc = 0;
+
+    p->cmdline = strdup(o->cmdline ? o->cmdline : "");
+    if (!p->cmdline)
+        return st_err_set(err, ENOMEM, "no memory");
+    if (o->kernel)
+        rc = open_file(o->kernel, &p->kernel, &p->kernel_name, err);
+    if (rc == 0 && o->initrd)
+        rc = open_file(o->initrd, &p->initrd, &p->initrd_name, err);
+    return rc;
+}
+
+static struct kvm_segment
+segment(const struct st_boot_segment *s)
+{
+    return (struct kvm_segment){.limit = UINT32_MAX,
+                                .selector = s->selector,
+                                .type = s->type,
+                                .present = 1,
+                                .s = 1,
+                                .l = s->long_mode,
+                                .db = s->big,
+                                .g = 1};
+}
+
+static int
+set_registers(int fd, const struct st_boot_regs *b)
+{
+    struct kvm_regs regs = {
+        .rip = b->rip, .rsp = b->rsp, .rsi = b->rsi, .rflags = b->rflags};
+    struct kvm_sregs s;
+    int rc = st_kvm_ioctl(fd, KVM_GET_SREGS, &s);
+
+    if (rc < 0)
+        return rc;
+    s.cs = segment(&b->code);
+    s.ds = s.es = s.fs = s.gs = s.ss = segment(&b->data);
+    s.gdt.base = b->gdt_base;
+    s.gdt.limit = b->gdt_limit;
+    s.idt.base = s.idt.limit = 0;
+    s.cr0 = b->cr0;
+    s.cr3 = b->cr3;
+    s.cr4 = b->cr4;
+    s.efer = b->efer;
+    rc = st_kvm_ioctl(fd, KVM_SET_SREGS, &s);
+    return rc < 0 ? rc : st_kvm_ioctl(fd, KVM_SET_REGS, &regs);
+}
+
+static unsigned
+guest_ram(const struct st_ram *r, struct st_guest_ram ram[static ST_RAM_PARTS])
+{
+    for (unsigned i = 0; i < r->parts; i++)
+        ram[i] = (struct st_guest_ram){.gpa = r->part[i].gpa,
+                                       .len = r->part[i].len,
+                                       .host = r->part[i].host};
+    return r->parts;
+}
+
+static int
+boot_linux(struct st_platform *p, struct st_err *err)
+{
+    struct st_machine *m = p->machine;
+    const struct st_boot_file initrd = {p->initrd, p->initrd_name};
+    struct st_guest_ram ram[ST_RAM_PARTS];
+    struct st_e820 e820[ST_E820_MAX];
+    struct st_boot_linux b = {.ram = ram,
+                              .e820 = e820,
+                              .kernel = {p->kernel, p->kernel_name},
+                              .initrd = p->initrd >= 0 ? &initrd : NULL,
+                              .cmdline = p->cmdline};
+    struct st_boot_regs regs;
+    int rc;
+
+    b.nram = guest_ram(&m->ram, ram);
+    b.ne820 = st_e820(ram, b.nram, false, e820);
+    rc = st_boot_linux(&b, &regs, err);
+    if (rc < 0)
+        return rc;
+    rc = set_registers(m->vcpus.vcpu[0].fd, &regs);
+    /* What firmware would have done: all memory is cached. */
+    for (unsigned i = 0; rc == 0 && i < m->vcpus.n; i++)
+        st_vcpu_set_msr(m->vcpus.vcpu[i].fd, MTRR_DEFAULT, MTRR_WRITE_BACK);
+    return rc < 0 ? st_err_set(err, -rc, "KVM takes no registers: %s",
+                               st_strerror(rc))
+                  : 0;
+}
+
+int
+st_platform_boot(struct st_platform *p, struct st_err *err)
+{
+    return boot_linux(p, err);
+}
+
+/* ---- PCI ---- */
+
+unsigned
+st_platform_intx(unsigned slot)
+{
+    return 16 + slot % 8;
+}
+
+int
+st_platform_add_pci(struct st_platform *p, unsigned slot, struct st_pci *pci)
+{
+    (void)p;
+    (void)slot;
+    (void)pci;
+    return 0;
+}
+
+/* ---- Made, reset, freed ---- */
+
+int
+st_platform_init(struct st_platform *p, struct st_machine *m,
+                 struct st_err *err)
+{
+    int rc;
+
+    p->machine = m;
+    p->kernel = p->initrd = -1;
+    rc = open_files(p, err);
+    if (rc < 0)
+        return rc;
+    rc = make_serials(p);
+    return rc < 0 ? st_err_set(err, -rc, "no memory") : 0;
+}
+
+void
+st_platform_fini(struct st_platform *p)
+{
+    if (!p->machine)
+        return;
+    for (unsigned i = 0; i < ST_MACHINE_SERIALS; i++) {
+        if (p->serial[i].console)
+            st_console_attach(p->serial[i].console, NULL);
+        st_serial_destroy(p->serial[i].serial);
+    }
+    if (p->kernel >= 0)
+        close(p->kernel);
+    if (p->initrd >= 0)
+        close(p->initrd);
+    free(p->kernel_name);
+    free(p->initrd_name);
+    free(p->cmdline);
+}
+
+void
+st_platform_reset(struct st_platform *p)
+{
+    for (unsigned i = 0; i < ST_MACHINE_SERIALS; i++)
+        if (p->serial[i].serial)
+            st_serial_reset(p->serial[i].serial);
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The devices of the machine's board, and what it boots (private to the room).
+ */
+#ifndef ST_PLATFORM_H
+#define ST_PLATFORM_H
+
+#include "boot_linux.h"
+#include "pci.h"
+#include "serial.h"
+
+struct st_machine;
+
+/* A serial port of the board, between its device and its console. */
+struct st_platform_serial {
+    struct st_machine *machine;
+    struct st_console *console; /* borrowed; NULL: nobody's */
+    unsigned irq;
+    struct st_serial *serial; /* owned */
+};
+
+/* The board. */
+struct st_platform {
+    struct st_machine *machine;
+    struct st_platform_serial serial[2];
+    int kernel, initrd;                        /* owned; -1: none */
+    char *kernel_name, *initrd_name, *cmdline; /* owned */
+};
+
+/* Make M's devices, and open what it boots. 0 or -errno with a sentence;
+ * st_platform_fini in any case. P is zeroed. */
+int st_platform_init(struct st_platform *p, struct st_machine *m,
+                     struct st_err *err);
+
+/* No vCPU runs any more. Accepts zeroes. */
+void st_platform_fini(struct st_platform *p);
+
+/* The interrupt line of INTA of what is in SLOT. */
+unsigned st_platform_intx(unsigned slot);
+
+/* PCI is in SLOT. 0, -ENOMEM. */
+int st_platform_add_pci(struct st_platform *p, unsigned slot,
+                        struct st_pci *pci);
+
+/* All devices as after power-on. The vCPUs are parked. */
+void st_platform_reset(struct st_platform *p);
+
+/* Load what is booted into memory, which is as after power-on, and set the
+ * first vCPU's registers. 0 or -errno with a sentence. */
+int st_platform_boot(struct st_platform *p, struct st_err *err);
+
+#endif
