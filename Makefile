@@ -6,6 +6,7 @@
 JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
 CASE ?=
+STEP ?=
 DOOR ?= none
 DISK ?= mem:64M
 MESON_FLAGS ?=
@@ -42,8 +43,8 @@ check-tsan: build-tsan/build.ninja ## suite `concurrent` under gcc's TSan
 bench: all ## race the rivals, draw a chart: make bench CASE=name, or all
 	bench/run --chart build/bench/chart.svg $(CASE)
 
-campaign: all ## the full counts of random, crash and guest tests (hours)
-	tests/campaign build
+campaign: all ## the full counts, for hours; or make campaign STEP='guest-*'
+	tests/campaign build $(STEP)
 
 fuzz: build-fuzz/build.ninja ## run every fuzz target for a while
 	ninja -C build-fuzz -j $(JOBS)
