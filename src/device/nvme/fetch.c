@@ -112,24 +112,20 @@ arrived(struct nvme_sq *sq, struct nvme_slot *s)
     unsigned fuse = s->cmd.sqe.flags & NVME_FUSE_MASK;
     struct nvme_slot *first = sq->first;
 
-    if (first && fuse == FUSE_SECOND) {
+    if (first) { /* S is its second: see fetch_run */
         sq->first = NULL;
         start_pair(first, s);
-        return;
-    }
-    if (first)
-        unpair(sq, NVME_ABORTED_FUSED_MISSING | NVME_DNR);
-    if (fuse == FUSE_NONE)
-        st_nvme_slot_start(s);
-    else if (fuse == FUSE_SECOND)
+    } else if (fuse == FUSE_SECOND) {
         st_nvme_end(s, NVME_ABORTED_FUSED_MISSING | NVME_DNR);
-    else if (fuse == FUSE_FIRST && sq->cq->size > 2)
+    } else if (fuse == FUSE_FIRST && sq->cq->size > 2) {
         sq->first = s;
-    else
+    } else {
         st_nvme_end(s, NVME_INVALID_FIELD | NVME_DNR);
+    }
 }
 
-/* How many completions will be owed for an entry more than now. */
+/* How many completions will be owed for an entry more than now. The second of
+ * a pair has the room that its first holds. */
 static unsigned
 owes(const struct nvme_sq *sq, const struct nvme_sqe *e)
 {
@@ -159,16 +155,30 @@ is_doomed(struct nvme_sq *sq, const struct nvme_slot *s)
     return false;
 }
 
+/* S was aborted before it was fetched. So is the first that waits for it; and a
+ * first waits no more. */
+static void
+end_doomed(struct nvme_sq *sq, struct nvme_slot *s)
+{
+    struct nvme_slot *first = sq->first;
+
+    if (first) {
+        sq->first = NULL;
+        st_nvme_end(first, because_of(NVME_ABORT_REQUESTED));
+    } else {
+        sq->cq->owed -= owes(sq, &s->cmd.sqe) - 1; /* its second's */
+    }
+    st_nvme_end(s, NVME_ABORT_REQUESTED);
+}
+
 static void
 fetched(struct nvme_sq *sq, struct nvme_slot *s)
 {
     if (st_nvme_has_faults(sq->w->nvme) && !st_nvme_fault_sqe(s))
         return;
     if (__builtin_expect(sq->ndoomed && is_doomed(sq, s), 0))
-        st_nvme_end(s, NVME_ABORT_REQUESTED);
-    else if (__builtin_expect(
-                 sq->qid && (sq->first || s->cmd.sqe.flags & NVME_FUSE_MASK),
-                 0))
+        end_doomed(sq, s);
+    else if (__builtin_expect(sq->qid && s->cmd.sqe.flags & NVME_FUSE_MASK, 0))
         arrived(sq, s);
     else
         st_nvme_slot_start(s);
@@ -250,6 +260,10 @@ fetch_run(struct nvme_sq *sq, const struct nvme_sqe *from, unsigned n,
             out_of_reach(sq);
             return i;
         }
+        /* Before it needs room: the second that does not come holds some. */
+        if (__builtin_expect(
+                sq->first && (e.flags & NVME_FUSE_MASK) != FUSE_SECOND, 0))
+            unpair(sq, NVME_ABORTED_FUSED_MISSING | NVME_DNR);
         owed = owes(sq, &e);
         if (owed && st_nvme_cq_room(cq, owed) < owed) {
             *more = starve(sq);
