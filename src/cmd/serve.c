@@ -39,8 +39,9 @@ enum { POLL_DEFAULT = 50, POLL_MAX = 1000000, FAULTS_MAX = 1 << 20 };
 static const struct st_cmd_option serve_options[] = {
     {"nvme-pci", ST_CMD_MANY, "id=ID,vfio-user=PATH[,OPTION]...",
      "an NVMe controller for one virtual machine; options: mode=, group= of\n"
-     "      the socket, intx=on, doorbells=trap|mapped, queues=, entries=,\n"
-     "      vectors=, namespaces=, subsystem=, serial=, model=",
+     "      the socket, intx=on, write-multi=on, doorbells=trap|mapped, "
+     "queues=,\n"
+     "      entries=, vectors=, namespaces=, subsystem=, serial=, model=",
      0, 0, 0},
     {"nbd", ST_CMD_MANY, "id=ID,unix=PATH|addr=HOST:PORT[,OPTION]...",
      "an NBD door; options: mode=, group=, tls=off|on|require,\n"

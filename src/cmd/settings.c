@@ -21,6 +21,7 @@ const struct st_option settings_nvme_table[] = {
     [NVME_MODE] = {"mode", ST_OPTION_VALUE, false, 0},
     [NVME_GROUP] = {"group", ST_OPTION_VALUE, false, 0},
     [NVME_INTX] = {"intx", ST_OPTION_FLAG, false, 0},
+    [NVME_WRITE_MULTI] = {"write-multi", ST_OPTION_FLAG, false, 0},
     [NVME_DOORBELLS] = {"doorbells", ST_OPTION_VALUE, false, 0},
     [NVME_QUEUES] = {"queues", ST_OPTION_VALUE, false, 0},
     [NVME_ENTRIES] = {"entries", ST_OPTION_VALUE, false, 0},
@@ -225,6 +226,7 @@ settings_take_nvme(struct st_settings *s, const char *where,
     n->id = value[NVME_ID];
     o->subsystem = value[NVME_SUBSYSTEM];
     o->intx = value[NVME_INTX];
+    o->write_multiple = value[NVME_WRITE_MULTI];
     rc = check_where(value, err);
     if (rc == 0)
         rc = check_socket(value[NVME_VFIO_USER], value[NVME_MODE],

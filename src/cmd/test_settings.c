@@ -57,11 +57,11 @@ show(const struct st_settings *s, char out[2000])
         const struct st_settings_nvme *n = &s->nvme[i];
         const struct st_graph_nvme_opts *o = &n->opts;
 
-        add(out, "nvme %s %s %o/%d q%u e%u v%u n%u %s %s %s%s%s\n", n->id,
+        add(out, "nvme %s %s %o/%d q%u e%u v%u n%u %s %s %s%s%s%s\n", n->id,
             n->address.path, n->address.mode, (int)n->address.group, o->queues,
             o->entries, o->vectors, o->namespaces, or_none(o->subsystem),
             or_none(o->serial), or_none(o->model), o->intx ? " intx" : "",
-            o->mapped ? " mapped" : "");
+            o->write_multiple ? " multi" : "", o->mapped ? " mapped" : "");
     }
     for (unsigned i = 0; i < s->nnbd; i++) {
         const struct st_settings_nbd *n = &s->nbd[i];
@@ -146,7 +146,7 @@ file_wrong(const char *json, const char *sentence)
 /* ---- Tests ---- */
 
 #define NVME_ALL                                                               \
-    "nvme a /s 660/-1 q4 e64 v5 n8 sub SN M l intx mapped\n"                   \
+    "nvme a /s 660/-1 q4 e64 v5 n8 sub SN M l intx multi mapped\n"             \
     "nbd n  localhost:10810 tls2 dir psk\n"                                    \
     "disk mem:1M '' ro a/3/- n/0/x\n"
 
@@ -155,10 +155,11 @@ words_and_file_say_the_same(void **state)
 {
     (void)state;
     words_mean(st_settings_nvme,
-               "id=a,vfio-user=/s,mode=660,intx=on,doorbells=mapped,queues=4,"
+               "id=a,vfio-user=/s,mode=660,intx=on,write-multi=on,"
+               "doorbells=mapped,queues=4,"
                "entries=64,vectors=5,namespaces=8,subsystem=sub,serial=SN,"
                "model=M l",
-               "nvme a /s 660/-1 q4 e64 v5 n8 sub SN M l intx mapped\n");
+               "nvme a /s 660/-1 q4 e64 v5 n8 sub SN M l intx multi mapped\n");
     words_mean(st_settings_nbd,
                "id=n,addr=localhost:10810,tls=require,tls-certificates=dir,"
                "tls-psk=psk",
@@ -167,7 +168,8 @@ words_and_file_say_the_same(void **state)
                "disk mem:1M '' ro a/3/- n/0/x\n");
     file_means(
         "{\"nvme-pci\": [{\"id\": \"a\", \"vfio-user\": \"/s\", \"mode\": "
-        "\"660\", \"intx\": true, \"doorbells\": \"mapped\", \"queues\": 4, "
+        "\"660\", \"intx\": true, \"write-multi\": true, \"doorbells\": "
+        "\"mapped\", \"queues\": 4, "
         "\"entries\": 64, \"vectors\": 5, \"namespaces\": 8, \"subsystem\": "
         "\"sub\", \"serial\": \"SN\", \"model\": \"M l\"}],"
         "\"nbd\": [{\"id\": \"n\", \"addr\": \"localhost:10810\", \"tls\": "

@@ -208,6 +208,7 @@ st_graph_add_nvme(struct st_graph *g, const char *name,
     c->fd = -1;
     c->nn = opts->namespaces ? opts->namespaces : ST_NVME_NAMESPACES;
     c->mapped = opts->mapped;
+    c->write_multiple = opts->write_multiple;
     c->loop = g->opts.loops[turn % g->opts.nloops];
     c->pub = (struct st_graph_controller){.name = c->name,
                                           .kind = "nvme",
@@ -265,7 +266,8 @@ make_door(struct st_task *t)
                                   .gmem = c->gmem,
                                   .log =
                                       st_domain_log(c->graph->control->domain),
-                                  .name = c->name};
+                                  .name = c->name,
+                                  .write_multiple = c->write_multiple};
 
     o.sparse.fd = st_nvme_doorbells(c->pub.nvme, &o.sparse.size);
     if (o.sparse.fd < 0)

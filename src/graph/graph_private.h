@@ -76,7 +76,7 @@ struct graph_controller {
     struct graph_subsystem *subsystem; /* borrowed */
     struct st_list link;               /* st_graph.controllers */
     unsigned nn;                       /* namespaces it has numbers for */
-    bool mapped;
+    bool mapped, write_multiple;
     struct st_loop *loop;         /* borrowed: its door's and admin queue's */
     struct st_gmem *gmem;         /* owned */
     struct st_vfio_user *door;    /* owned, LOOP's */
