@@ -55,6 +55,7 @@ class Door:
     def __init__(self, options, disks, folder, sockets):
         self.options = options
         self.disks = disks     # SPECs
+        self.more = []         # words more for strata
         self.folder = folder   # logs and images
         self.sockets = sockets # a short path, for Unix sockets
         self.server = None
@@ -152,8 +153,8 @@ class VfioUser(Door):
                           *self.options.controller])
         argv = [self.options.strata, "serve", "--nvme-pci", words]
         for spec in self.disks:
-            argv += ["--disk", f"{spec},on=nvme0"]
-        self.serve(argv + ["--api", self.api], socket)
+            argv += ["--disk", spec if ",on=" in spec else f"{spec},on=nvme0"]
+        self.serve(argv + ["--api", self.api, *self.more], socket)
 
     def qemu(self):
         return ["-device", json.dumps({
@@ -174,7 +175,7 @@ class Nbd(Door):
     def open(self):
         socket = os.path.join(self.sockets, "nbd")
         argv = [self.options.strata, "nbd", "--unix", socket,
-                "--api", self.api]
+                "--api", self.api, *self.more]
         for i, spec in enumerate(self.disks):
             argv += ["--export", f"disk{i}={spec}"]
         self.serve(argv, socket)

@@ -16,10 +16,12 @@ script's lines then, and what the kernel had to say comes before "end".
                           <----   done: STATUS
          file: NAME       ---->   a file, in base64, ends with a line "."
          console: WORDS   ---->   for the console's log
+         kill             ---->   kills QEMU, and boots anew at the same door
          end              ---->   the script has ended
 """
 
 import base64
+import contextlib
 import os
 import re
 import shlex
@@ -121,7 +123,7 @@ def build(options, script, door, trees, path):
     fs.write(path)
 
 
-def qemu_argv(options, door, trees, initrd, line):
+def qemu_argv(options, script, door, trees, initrd, line):
     argv = packages.qemu(trees["qemu"])
     argv += ["-M", "q35,memory-backend=mem0,usb=off",
              "-m", str(options.memory), "-smp", str(options.cpus),
@@ -130,10 +132,14 @@ def qemu_argv(options, door, trees, initrd, line):
              "-kernel", trees["kernel"][0], "-initrd", initrd]
     argv += ["-accel", "kvm", "-cpu", "host"] if outer.has_kvm() else \
         ["-accel", "tcg", "-cpu", "max,la57=off"]
+    if script.lines("reboots"):
+        argv += ["-action", "reboot=reset"]
     if options.shell:
         argv += ["-serial", "mon:stdio", "-serial", "null"]
     else:
-        argv += ["-serial", "file:" + os.path.join(door.folder, "console.log"),
+        console = os.path.join(door.folder, "console.log")
+        argv += ["-chardev", f"file,id=console,path={console},append=on",
+                 "-serial", "chardev:console",
                  "-chardev", f"socket,id=line,path={line},server=off",
                  "-serial", "chardev:line",
                  "-qmp", f"unix:{os.path.join(door.sockets, 'qmp')},server,"
@@ -146,10 +152,10 @@ def start(options, script, door, trees, initrd, line, env):
     if door.boots:
         return door.boot(trees, initrd, f"{APPEND} {options.append}", line,
                          script.host, env)
-    argv = qemu_argv(options, door, trees, initrd, line)
+    argv = qemu_argv(options, script, door, trees, initrd, line)
     if options.shell:
         return subprocess.Popen(argv)
-    with open(os.path.join(door.folder, "qemu.log"), "wb") as out:
+    with open(os.path.join(door.folder, "qemu.log"), "ab") as out:
         return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out,
                                 stderr=out)
 
@@ -162,7 +168,8 @@ class Conversation(threading.Thread):
         self.listener, self.counts, self.door = listener, counts, door
         self.host_part, self.env = host_part, env
         self.begun = door.line != CONSOLE
-        self.ended = False
+        self.machine = None # what "kill" ends
+        self.ended = self.killed = False
 
     def run(self):
         connection, _ = self.listener.accept()
@@ -177,6 +184,9 @@ class Conversation(threading.Thread):
                     self.console(text[9:])
                 elif text == "end":
                     self.ended = True
+                elif text == "kill":
+                    self.killed = True
+                    self.machine.kill()
                 elif text.startswith("host: "):
                     self.answer(line, text[6:])
                 elif text.startswith("file: "):
@@ -228,6 +238,10 @@ def judge(options, script, folder):
     disks = options.disk or script.lines("disk")
     sockets = tempfile.mkdtemp(prefix="st-")
     door = doors.DOORS[options.door](options, disks, folder, sockets)
+    door.more = script.words("serve") + options.serve.split()
+    for name in door.consoles + ("qemu.log",): # of another time
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(folder, name))
     machine = None
     try:
         trees = fetch(options, script)
@@ -240,14 +254,19 @@ def judge(options, script, folder):
             listener.listen(1)
             env = dict(strata=options.strata, api=door.api, work=folder,
                        qmp=os.path.join(sockets, "qmp"), log=door.log,
-                       here=HERE)
-            talk = Conversation(listener, counts, door, script.host, env)
-            talk.start()
-            machine = start(options, script, door, trees, initrd, line, env)
-            env["pid"] = str(door.server.pid if door.server else "")
-            if options.shell:
-                return machine.wait()
-            wait(options, script, counts, machine, talk, door)
+                       here=HERE, helpers=options.helpers)
+            again = True
+            while again:
+                talk = Conversation(listener, counts, door, script.host, env)
+                talk.start()
+                machine = start(options, script, door, trees, initrd, line,
+                                env)
+                talk.machine = machine
+                env["pid"] = str(door.server.pid if door.server else "")
+                if options.shell:
+                    return machine.wait()
+                again = wait(options, counts, machine, talk, door)
+            complain(counts, door, script.lines("allow"))
         wrong = door.close()
         if door.ending:
             counts.take(f"FAILED: {wrong}: {door.said()}" if wrong else
@@ -265,8 +284,9 @@ def judge(options, script, folder):
     return 1 if counts.failed else 0
 
 
-def wait(options, script, counts, machine, talk, door):
-    """Until the guest has switched itself off, or the deadline."""
+def wait(options, counts, machine, talk, door):
+    """Until the guest has switched itself off, or the deadline. True if its
+    script wants another one."""
     started = time.monotonic()
     hung = False
     try:
@@ -277,6 +297,8 @@ def wait(options, script, counts, machine, talk, door):
         machine.wait()
     talk.join(10)
     took = time.monotonic() - started
+    if talk.killed and not hung:
+        return True
     if talk.ended and not hung and machine.returncode == 0:
         counts.take(f"ok: the guest ends ({took:.0f} s)")
     else:
@@ -287,7 +309,11 @@ def wait(options, script, counts, machine, talk, door):
                             ("qemu.log", 5)):
             for text in tail(door.folder, name, lines):
                 print("    " + text)
-    bad = complaints(door, script.lines("allow"))
+    return False
+
+
+def complain(counts, door, allowed):
+    bad = complaints(door, allowed)
     counts.take("FAILED: the kernel complains" if bad else
                 "ok: the kernel does not complain")
     for text in bad[:10]:

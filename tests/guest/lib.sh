@@ -77,13 +77,20 @@ await() {
 # there. Gives its status, and prints what it said.
 host() {
     echo "host: $*" >&3
-    while read -r word rest <&3; do
-        case $word in
-        says:) echo "$rest" ;;
-        done:) return "$rest" ;;
+    while IFS= read -r answer <&3; do
+        case $answer in
+        says:*) echo "${answer#says: }" ;;
+        done:*) return "${answer#done: }" ;;
         esac
     done
     return 1
+}
+
+# die: QEMU is killed, as by a machine that loses power, and the script begins
+# anew in the next guest of the same server.
+die() {
+    echo kill >&3
+    sleep 600
 }
 
 # send FILE [NAME]: give a file to the harness, which puts it into its folder.
