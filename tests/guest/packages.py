@@ -25,7 +25,6 @@ import subprocess
 import tempfile
 import time
 
-MIRROR = os.environ.get("STRATA_MIRROR", "http://deb.debian.org/debian")
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 LISTS_SECONDS = 24 * 3600 # apt's lists are read again after a day
 LIB = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib", "lib")
@@ -95,6 +94,17 @@ def run(argv, **more):
     return p.stdout
 
 
+def mirror():
+    """The archive that this system's own packages come from."""
+    if os.environ.get("STRATA_MIRROR"):
+        return os.environ["STRATA_MIRROR"]
+    for uri in run(["apt-get", "indextargets", "--format", "$(REPO_URI)",
+                    "Created-By: Packages", "Component: main"]).split():
+        if "security" not in uri:
+            return uri
+    raise Unavailable("apt knows no archive here: set STRATA_MIRROR")
+
+
 class Suite:
     """One Debian suite, as apt sees it from the cache."""
 
@@ -120,7 +130,7 @@ class Suite:
             os.makedirs(os.path.join(self.dir, d), exist_ok=True)
         files = {"apt.conf": APT_CONF.format(dir=self.dir), "status": "",
                  "sources.list": f"deb [arch=amd64 signed-by={KEYRING}] "
-                                 f"{MIRROR} {self.name} main\n"}
+                                 f"{mirror()} {self.name} main\n"}
         for name, text in files.items():
             with open(os.path.join(self.dir, name), "w",
                       encoding="ascii") as f:
