@@ -33,6 +33,7 @@ put(struct st_aml *a, uint64_t value, unsigned len)
 {
     le64 v = le64_of(value);
 
+    assert(len <= sizeof(v));
     st_aml_bytes(a, &v, len);
 }
 
@@ -223,7 +224,7 @@ put_facs(struct writer *w)
 
     st_aml_bytes(a, "FACS", 4);
     put(a, FACS, 4);
-    put(a, 0, 24);
+    st_aml_bytes(a, NULL, 24);
     put(a, 2, 1); /* version, at 32 */
     st_aml_bytes(a, NULL, FACS - (a->len - start));
     return (uint32_t)start;

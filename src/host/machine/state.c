@@ -4,21 +4,26 @@
  */
 #include "state.h"
 
+#include <assert.h>
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 
 enum { MSR_TSC = 0x10, MSR_TSC_ADJUST = 0x3b, XSAVE_MIN = 4096 };
 
-/* One register; ioctl says how many it did. */
+/* A struct kvm_msrs of one register; ioctl says how many it did. */
 struct one_msr {
-    struct kvm_msrs head;
+    uint32_t nmsrs, pad;
     struct kvm_msr_entry entry;
 };
+static_assert(offsetof(struct one_msr, entry) ==
+                  offsetof(struct kvm_msrs, entries),
+              "struct kvm_msrs");
 
 static int
 msr_do(int fd, unsigned long request, struct kvm_msr_entry *e)
 {
-    struct one_msr m = {.head.nmsrs = 1, .entry = *e};
+    struct one_msr m = {.nmsrs = 1, .entry = *e};
     int rc = st_kvm_ioctl(fd, request, &m);
 
     *e = m.entry;
