@@ -7,8 +7,8 @@ JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
 CASE ?=
 STEP ?=
-DOOR ?= none
-DISK ?= mem:64M
+DOOR ?=
+DISK ?=
 MESON_FLAGS ?=
 
 # Sanitizers stop at the first finding, so that it cannot scroll away.
@@ -22,7 +22,7 @@ export TSAN_OPTIONS ?= halt_on_error=1:second_deadlock_stack=1
 all: build/build.ninja ## build build/strata (the default)
 	ninja -C build -j $(JOBS)
 
-run: ## install what is missing, build, show a first disk
+run: ## install what is missing, build, show a first guest
 	tools/setup
 	$(MAKE) --no-print-directory all
 	tools/demo
@@ -50,8 +50,9 @@ fuzz: build-fuzz/build.ninja ## run every fuzz target for a while
 	ninja -C build-fuzz -j $(JOBS)
 	tests/fuzz-run build-fuzz
 
-shell: all ## a prompt in a guest: make shell DOOR=vfio-user DISK=mem:64M
-	tests/guest/run --shell --door $(DOOR) --disk $(DISK)
+shell: all ## a prompt in that guest; DOOR=nbd, DISK=mem:64M for another one
+	tests/guest/run --shell --script tests/guest/scripts/demo \
+	    $(if $(DOOR),--door $(DOOR)) $(if $(DISK),--disk '$(DISK)')
 
 docs: ## the reference into build/docs, which Doxygen must find complete
 	docs/make-docs build/docs
