@@ -194,6 +194,7 @@ st_nvme_slot_take(struct nvme_sq *sq, const struct nvme_sqe *e)
     s->state = NVME_SLOT_STARTED;
     s->in_io = s->executed = s->forced = false;
     s->announce = true;
+    s->cmd.error_lba = UINT64_MAX;
     s->copies = 1;
     s->cqe_fault = s->phase_fault = false;
     s->cmd.sqe = *e;

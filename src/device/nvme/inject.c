@@ -178,6 +178,14 @@ describe(struct nvme_fault_event *e, const struct nvme_slot *s, bool completion)
     }
 }
 
+/* The error log names the first block of S, unless its disk named another. */
+static void
+blame(struct nvme_slot *s, const struct nvme_fault_event *e)
+{
+    if (e->has_lba && s->cmd.error_lba == UINT64_MAX)
+        s->cmd.error_lba = e->lba;
+}
+
 /* Replace the bits that are masked, but for FUSE: what its queue owes would be
  * wrong. */
 static void
@@ -235,6 +243,8 @@ st_nvme_fault_sqe(struct nvme_slot *s)
     }
     s->forced = f.what & NVME_FAULT_STATUS;
     s->forced_status = f.status;
+    if (s->forced)
+        blame(s, &e);
     if (f.what & NVME_FAULT_TORN && !tear(s, f.blocks)) {
         s->forced = true;
         s->forced_status = NVME_OK;
@@ -297,12 +307,15 @@ spoil_data(struct nvme_slot *s, const struct nvme_fault *f)
 }
 
 static void
-spoil_completion(struct nvme_slot *s, const struct nvme_fault *f)
+spoil_completion(struct nvme_slot *s, const struct nvme_fault *f,
+                 const struct nvme_fault_event *e)
 {
     struct nvme_cq *cq = s->sq->cq;
 
-    if (f->what & NVME_FAULT_STATUS)
+    if (f->what & NVME_FAULT_STATUS) {
         s->cmd.status = f->status;
+        blame(s, e);
+    }
     if (f->what & NVME_FAULT_CQE) {
         memcpy(s->cqe_value, f->value, sizeof(s->cqe_value));
         memcpy(s->cqe_mask, f->mask, sizeof(s->cqe_mask));
@@ -336,7 +349,7 @@ st_nvme_fault_cqe(struct nvme_slot *s)
     if (!st_nvme_faults_hit(faults, &e, &f))
         return true;
     whole(sq->w, f.what);
-    spoil_completion(s, &f);
+    spoil_completion(s, &f, &e);
     if (f.what & NVME_FAULT_STALL)
         stall(sq, f.ns);
     if (f.what & NVME_FAULT_DROP) {

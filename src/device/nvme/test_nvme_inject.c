@@ -66,6 +66,48 @@ statuses_are_put_in_place(void **state)
     rig_free(r);
 }
 
+/* The block that entry I of the error log names. */
+static uint64_t
+logged_lba(struct rig *r, unsigned i)
+{
+    struct nvme_sqe e = rig_admin(NVME_ADMIN_GET_LOG_PAGE, 0, RIG_DATA,
+                                  255 << 16 | NVME_LOG_ERROR, 0);
+    le64 lba;
+
+    assert_int_equal(rig_do(r, 0, e, NULL), NVME_OK);
+    memcpy(&lba, (uint8_t *)rig_at(r, RIG_DATA) + (size_t)i * 64 + 16, 8);
+    return le64_get(lba);
+}
+
+static void
+the_error_log_names_the_block(void **state)
+{
+    struct rig *r = rig_ready(&(struct rig_opts){0});
+    struct nvme_sqe nowhere = rig_rw(NVME_READ, 5, 1, RIG_DATA);
+
+    (void)state;
+    faults(r, "{'on':'io.sqe','opcode':'read','lba':[8,15],"
+              "'do':{'status':'unrecovered-read'}},"
+              "{'on':'io.cqe','opcode':'read','lba':[16,16],"
+              "'do':{'status':'internal-error'}},"
+              "{'on':'io.cqe','opcode':'flush',"
+              "'do':{'status':'write-fault'}}");
+    assert_int_equal(ends(r, read_at(r, 9)), 0x281);
+    assert_int_equal(logged_lba(r, 0), 9);
+    assert_int_equal(ends(r, read_at(r, 16)), 0x006);
+    assert_int_equal(logged_lba(r, 0), 16);
+    assert_int_equal(logged_lba(r, 1), 9);
+    /* What has no block names none, whatever its slot did before. */
+    rig_do(r, 1, (struct nvme_sqe){.opcode = NVME_FLUSH, .nsid = le32_of(1)},
+           NULL);
+    assert_int_equal(logged_lba(r, 0), 0);
+    assert_int_equal(ends(r, read_at(r, 9)), 0x281);
+    nowhere.nsid = le32_of(7);
+    assert_int_equal(rig_do(r, 1, nowhere, NULL), DNR(NVME_INVALID_NAMESPACE));
+    assert_int_equal(logged_lba(r, 0), 0);
+    rig_free(r);
+}
+
 static void
 bad_rules_leave_the_old_ones(void **state)
 {
@@ -459,6 +501,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(statuses_are_put_in_place),
+        cmocka_unit_test(the_error_log_names_the_block),
         cmocka_unit_test(bad_rules_leave_the_old_ones),
         cmocka_unit_test(dropped_commands_never_end),
         cmocka_unit_test(stuck_commands_wait_for_release_abort_or_reset),
