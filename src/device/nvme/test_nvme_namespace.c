@@ -165,6 +165,62 @@ a_resize_is_told_and_seen(void **state)
     rig_free(r);
 }
 
+/* Which changes there were is read, and the next one is asked for. */
+static void
+ask_again(struct rig *r)
+{
+    struct nvme_cqe e;
+
+    assert_int_equal(rig_do(r, 0,
+                            rig_admin(NVME_ADMIN_GET_LOG_PAGE, 0, RIG_DATA,
+                                      1023 << 16 | 4, 0),
+                            NULL),
+                     NVME_OK);
+    rig_submit(r, 0, rig_admin(NVME_ADMIN_ASYNC_EVENT, 0, 0, 0, 0));
+    rig_steps(r, 30);
+    assert_false(rig_peek(r, 0, &e));
+}
+
+/* A change is told within so many turns, no time having passed since BEFORE. */
+static void
+told_within(struct rig *r, unsigned turns, uint64_t before)
+{
+    uint32_t old = r->q[0].head;
+    struct nvme_cqe e;
+
+    while (!rig_peek(r, 0, &e)) {
+        assert_true(turns-- > 0);
+        rig_step(r);
+    }
+    assert_int_equal(r->home->now, before);
+    rig_ring_cq(r, 0, old);
+    assert_int_equal(le32_get(e.dw0), 2 | 4 << 16);
+    ask_again(r);
+}
+
+static void
+changes_are_told_at_once(void **state)
+{
+    struct rig *r = rig_ready(&(struct rig_opts){0});
+    uint64_t before;
+
+    (void)state;
+    ask_again(r);
+    for (unsigned round = 0; round < 50; round++) {
+        before = r->home->now;
+        assert_int_equal(add(r, 7, NULL), 0);
+        told_within(r, 1, before);
+        before = r->home->now;
+        assert_int_equal(
+            st_testnode_set_size(r->node, (2 - round % 2) * RIG_DISK), 0);
+        told_within(r, 8, before); /* a disk that shrinks drains first */
+        before = r->home->now;
+        assert_int_equal(remove_ns(r, 7, SECOND), 0);
+        told_within(r, 0, before);
+    }
+    rig_free(r);
+}
+
 static void
 a_read_only_attachment_takes_no_writes(void **state)
 {
@@ -319,6 +375,7 @@ main(void)
         cmocka_unit_test(commands_under_way_end_before_removal_does),
         cmocka_unit_test(removal_gives_up_and_can_be_asked_again),
         cmocka_unit_test(a_resize_is_told_and_seen),
+        cmocka_unit_test(changes_are_told_at_once),
         cmocka_unit_test(a_read_only_attachment_takes_no_writes),
         cmocka_unit_test(a_broadcast_flush_reaches_all),
         cmocka_unit_test(controllers_share_a_disk),
