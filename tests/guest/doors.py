@@ -56,6 +56,7 @@ class Door:
         self.options = options
         self.disks = disks     # SPECs
         self.more = []         # words more for strata
+        self.faults = ""       # rules from the start, for controllers
         self.folder = folder   # logs and images
         self.sockets = sockets # a short path, for Unix sockets
         self.server = None
@@ -154,6 +155,11 @@ class VfioUser(Door):
         argv = [self.options.strata, "serve", "--nvme-pci", words]
         for spec in self.disks:
             argv += ["--disk", spec if ",on=" in spec else f"{spec},on=nvme0"]
+        if self.faults:
+            rules = os.path.join(self.folder, "faults.json")
+            with open(rules, "w", encoding="utf-8") as f:
+                f.write(self.faults)
+            argv += ["--faults", rules]
         self.serve(argv + ["--api", self.api, *self.more], socket)
 
     def qemu(self):
@@ -272,6 +278,8 @@ class Machine(Door):
 
     def open(self):
         self.must_know("run")
+        if self.faults:
+            raise Unavailable("a machine has no rules of faults at its start")
 
     def names(self):
         return [f"/dev/nvme0n{i + 1}" for i in range(len(self.disks))]

@@ -239,6 +239,7 @@ def judge(options, script, folder):
     sockets = tempfile.mkdtemp(prefix="st-")
     door = doors.DOORS[options.door](options, disks, folder, sockets)
     door.more = script.words("serve") + options.serve.split()
+    door.faults = "".join(script.lines("faults"))
     for name in door.consoles + ("qemu.log",): # of another time
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(folder, name))

@@ -142,6 +142,55 @@ device() {
         dmsetup mknodes "$2" && [ -b "/dev/mapper/$2" ]
 }
 
+# namespace NSID: what the kernel calls it, /dev/nvme0n1, once it is there. A
+# newer kernel numbers disks as it finds them, several at a time.
+namespace() {
+    await found_namespace "$1" && found_namespace "$1"
+}
+found_namespace() {
+    grep -lx "$1" /sys/block/nvme0n*/nsid | sed 's,/sys/block,/dev,; s,/nsid,,' |
+        grep .
+}
+
+# Faults on demand of the controller that came through the door.
+#
+#   rules RULES      instead of all others; the kernel's log begins anew
+#   given RULES      the same, and they must be right
+#   hits NAME        prints how often that rule has hit
+#   hit NAME COUNT   succeeds if it was so often
+#   release          what is stuck goes on, what is gone comes back
+rules() {
+    dmesg -c >/dev/null
+    outside fault "'{\"rules\": [$(echo "$1" | tr '\n' ' ')]}'"
+}
+given() {
+    rules "$1" >/tmp/given || fail "$(cat /tmp/given)"
+}
+hits() {
+    outside inspect "controllers/nvme0/faults/$1" | awk '{ print $NF }'
+}
+hit() {
+    test "$(hits "$1")" -eq "$2"
+}
+release() {
+    outside release
+}
+
+# outside VERB ...: strata ctl, to the strata behind the door.
+outside() {
+    host "\"\$strata\" ctl --api \"\$api\" $*"
+}
+
+# logged REGEX: the kernel has said so; never REGEX: it has not.
+logged() {
+    dmesg >/tmp/dmesg
+    cat /tmp/dmesg
+    grep -q -E -e "$1" /tmp/dmesg
+}
+never() {
+    ! logged "$1"
+}
+
 # sectors DEVICE: its size in units of 512 bytes.
 sectors() {
     blockdev --getsz "$1"
