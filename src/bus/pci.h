@@ -79,6 +79,12 @@ struct st_pci_host {
     /* Optional, under the lock: entry V of the MSI-X table (or for V ==
      * vectors, all of them) was written, enabled or masked. */
     void (*msix_changed)(struct st_pci_host *h, unsigned v);
+    /* Optional: from now on (ON), a write of LEN bytes at OFFSET of BAR means
+     * no more than a write to FD, an eventfd: its value does not matter, and
+     * the function need not see it. The descriptor is open until the same is
+     * said with ON false. Any thread. */
+    void (*bell)(struct st_pci_host *h, unsigned bar, uint64_t offset,
+                 unsigned len, int fd, bool on);
     /* The host keeps the MSI-X table and masks vectors itself: every vector
      * that is raised is delivered at once. */
     bool keeps_msix;

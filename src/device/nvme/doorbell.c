@@ -58,7 +58,8 @@ st_nvme_db_create(struct st_nvme *n, struct st_err *err)
     n->db_limit = calloc(n->ndb, sizeof(*n->db_limit));
     n->db_worker = calloc(n->ndb, sizeof(*n->db_worker));
     n->db_wanted = calloc(n->ndb, sizeof(*n->db_wanted));
-    if (!n->db_limit || !n->db_worker || !n->db_wanted)
+    n->db_bell = calloc(n->ndb, sizeof(*n->db_bell));
+    if (!n->db_limit || !n->db_worker || !n->db_wanted || !n->db_bell)
         return st_err_set(err, ENOMEM, "no memory for doorbells");
     return 0;
 }
@@ -73,6 +74,7 @@ st_nvme_db_free(struct st_nvme *n)
     free(n->db_limit);
     free(n->db_worker);
     free(n->db_wanted);
+    free(n->db_bell);
 }
 
 int
@@ -189,6 +191,8 @@ st_nvme_db_set(struct nvme_worker *w, unsigned i, uint32_t size)
 {
     struct st_nvme *n = w->nvme;
 
+    if (!size)
+        st_nvme_bell_set(w, i, false);
     atomic_store(&n->db_wanted[i], i % 2 && size && n->intx);
     if (size) {
         atomic_store(&n->db[i], 0);
@@ -201,6 +205,8 @@ st_nvme_db_set(struct nvme_worker *w, unsigned i, uint32_t size)
     atomic_store_explicit(&n->db_limit[i], size, memory_order_release);
     if (!size)
         atomic_store(&n->db[i], 0);
+    else if (is_shadowed(w, i))
+        st_nvme_bell_set(w, i, true);
 }
 
 /* ---- Who is asleep ---- */
@@ -295,5 +301,6 @@ st_nvme_shadow(struct nvme_worker *w, uint64_t shadow, uint64_t event)
     w->shadow = true;
     w->shadow_page = shadow;
     w->event_page = event;
+    st_nvme_bells(w);
     st_nvme_wake(w);
 }

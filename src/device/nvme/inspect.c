@@ -93,6 +93,7 @@ show_counters(struct st_nvme *n, struct st_inspect *v)
         {"completions", offsetof(struct nvme_worker, completions)},
         {"interrupts", offsetof(struct nvme_worker, interrupts)},
         {"wakes", offsetof(struct nvme_worker, wakes)},
+        {"bells", offsetof(struct nvme_worker, bells)},
         {"turns", offsetof(struct nvme_worker, turns)},
         {"arms", offsetof(struct nvme_worker, arms)},
         {"shadow_doorbells", offsetof(struct nvme_worker, shadow_doorbells)},

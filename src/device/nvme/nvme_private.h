@@ -5,6 +5,7 @@
  *   life.c      create, stop, destroy, calls
  *   ctrl.c      registers, the state machine
  *   doorbell.c  doorbells: written, shadowed, mapped; when a worker sleeps
+ *   bell.c      doorbells that a host turns into eventfds
  *   worker.c    an I/O loop's part of a controller, and messages to it
  *   fetch.c     submission queues: fetch, fused pairs, start
  *   queue.c     completion queues: post, interrupts, and slots
@@ -187,6 +188,8 @@ struct nvme_worker {
     /* Shadow doorbells, of I/O queues. */
     bool shadow;
     uint64_t shadow_page, event_page;
+    struct st_watch bell; /* if has_bell; its fd is owned */
+    bool has_bell;
 
     /* Messages of the admin loop. */
     struct nvme_msg msg[NVME_ROUNDS];
@@ -203,8 +206,9 @@ struct nvme_worker {
     struct st_task errors;
     _Atomic bool errors_posted;
 
-    st_counter commands, completions, interrupts, turns, arms, wakes, aborts,
-        shadow_doorbells, protocol_errors, errors_lost, orphans, unreachable;
+    st_counter commands, completions, interrupts, turns, arms, wakes, bells,
+        aborts, shadow_doorbells, protocol_errors, errors_lost, orphans,
+        unreachable;
 };
 
 /* A queue pair's number, as the admin loop sees it. */
@@ -251,8 +255,8 @@ struct nvme_shutdown {
     bool orphan; /* of a reset: frees itself */
 };
 
-/* The controller: the caller of st_nvme_create owns it; its parts say whose they
- * are. */
+/* The controller: the caller of st_nvme_create owns it; its parts say whose
+ * they are. */
 struct st_nvme {
     struct st_pci pci; /* first */
     struct st_loop *home;
@@ -300,6 +304,7 @@ struct st_nvme {
     _Atomic uint32_t *db_limit;               /* 0: no such queue */
     _Atomic(struct nvme_worker *) *db_worker; /* whose it is */
     _Atomic uint8_t *db_wanted;    /* completion queues: somebody waits */
+    bool *db_bell;                 /* bells now; each its worker's */
     _Atomic uint64_t db_writes;    /* by register */
     _Atomic uint64_t bad_doorbell; /* on its way to the log; 0: none */
     struct st_task bad_doorbell_task;
@@ -477,6 +482,18 @@ bool st_nvme_polls(const struct nvme_worker *w);
 /* The pages of Doorbell Buffer Config; the doorbells of W's I/O queues are
  * copied there. */
 void st_nvme_shadow(struct nvme_worker *w, uint64_t shadow, uint64_t event);
+
+/* ---- bell.c ---- */
+
+/* Doorbell I, of W, becomes a bell, if it is a submission queue's and the host
+ * can do that; or (ON false) a register again. On W's loop. */
+void st_nvme_bell_set(struct nvme_worker *w, unsigned i, bool on);
+
+/* The same for every submission queue that W has. */
+void st_nvme_bells(struct nvme_worker *w);
+
+/* W has no queue any more. On W's loop. */
+void st_nvme_bell_close(struct nvme_worker *w);
 
 /* ---- worker.c ---- */
 

@@ -314,6 +314,8 @@ attach_run(struct st_task *t)
     w->shadow = s->shadow;
     w->shadow_page = s->shadow_page;
     w->event_page = s->event_page;
+    if (w->shadow)
+        st_nvme_bells(w);
     st_nvme_answer(w, NVME_ROUND_FREEZE);
 }
 

@@ -283,6 +283,7 @@ left(struct nvme_worker *w)
     } else if (w->closing) {
         w->closing = false;
         st_nvme_doors_close(w);
+        st_nvme_bell_close(w);
         st_retract(w->io.loop, &w->kick);
         st_retract(w->io.loop, &w->turn);
         if (w->open) {

@@ -15,12 +15,23 @@ struct pci_kvm_bar {
     unsigned bar;
 };
 
+/* A doorbell of a BAR that is an eventfd. */
+struct pci_kvm_bell {
+    struct st_list link;
+    unsigned bar, len;
+    uint64_t offset;
+    int fd;           /* the function's */
+    uint64_t address; /* where KVM listens for it; ST_SPACE_NOWHERE */
+};
+
 struct st_pci_kvm {
     struct st_pci_host host;
     struct st_pci_kvm_opts opts;
     struct pci_kvm_bar bar[ST_PCI_BARS];
     struct st_irq_msi *msi; /* owned; one a vector */
-    bool asserted;          /* INTA */
+    pthread_mutex_t lock;   /* guards where BARs and bells are; innermost */
+    struct st_list bells;
+    bool asserted; /* INTA */
     _Atomic uint64_t lines, refused;
     struct st_limiter limiter;
 };
@@ -29,6 +40,71 @@ static struct st_pci_kvm *
 of_host(struct st_pci_host *h)
 {
     return st_container(h, struct st_pci_kvm, host);
+}
+
+/* ---- Bells ---- */
+
+static int
+bell_tell(struct st_pci_kvm *p, const struct pci_kvm_bell *b, bool on)
+{
+    struct kvm_ioeventfd e = {.addr = b->address,
+                              .len = b->len,
+                              .fd = b->fd,
+                              .flags = on ? 0 : KVM_IOEVENTFD_FLAG_DEASSIGN};
+
+    return st_kvm_ioctl(p->opts.irq->kvm->vm, KVM_IOEVENTFD, &e);
+}
+
+/* Under the lock: listen for B where its BAR is now. Where KVM has no room for
+ * one more, the doorbell stays an exit, which says the same. */
+static void
+bell_place(struct st_pci_kvm *p, struct pci_kvm_bell *b)
+{
+    uint64_t start = p->bar[b->bar].region.start;
+    uint64_t to = start == ST_SPACE_NOWHERE ? start : start + b->offset;
+
+    if (b->address == to)
+        return;
+    if (b->address != ST_SPACE_NOWHERE)
+        bell_tell(p, b, false);
+    b->address = to;
+    if (to != ST_SPACE_NOWHERE && bell_tell(p, b, true) < 0)
+        b->address = ST_SPACE_NOWHERE;
+}
+
+static void
+bell_gone(struct st_pci_kvm *p, struct pci_kvm_bell *b)
+{
+    if (b->address != ST_SPACE_NOWHERE)
+        bell_tell(p, b, false);
+    st_list_remove(&b->link);
+    free(b);
+}
+
+static void
+pci_bell(struct st_pci_host *h, unsigned bar, uint64_t offset, unsigned len,
+         int fd, bool on)
+{
+    struct st_pci_kvm *p = of_host(h);
+    struct pci_kvm_bell *b;
+
+    pthread_mutex_lock(&p->lock);
+    st_list_for(old, next, &p->bells, struct pci_kvm_bell, link)
+    {
+        if (old->bar == bar && old->offset == offset)
+            bell_gone(p, old);
+    }
+    b = on ? calloc(1, sizeof(*b)) : NULL;
+    if (b) {
+        *b = (struct pci_kvm_bell){.bar = bar,
+                                   .len = len,
+                                   .offset = offset,
+                                   .fd = fd,
+                                   .address = ST_SPACE_NOWHERE};
+        st_list_append(&p->bells, &b->link);
+        bell_place(p, b);
+    }
+    pthread_mutex_unlock(&p->lock);
 }
 
 /* ---- BARs ---- */
@@ -49,6 +125,7 @@ bars_moved(struct st_pci_host *h)
 {
     struct st_pci_kvm *p = of_host(h);
 
+    pthread_mutex_lock(&p->lock);
     for (unsigned i = 0; i < ST_PCI_BARS; i++) {
         struct pci_kvm_bar *b = &p->bar[i];
         uint64_t to = st_pci_bar_address(p->opts.pci, i);
@@ -64,6 +141,8 @@ bars_moved(struct st_pci_host *h)
                             (uintmax_t)to);
         }
     }
+    st_list_for(b, next, &p->bells, struct pci_kvm_bell, link) bell_place(p, b);
+    pthread_mutex_unlock(&p->lock);
 }
 
 /* ---- Interrupts ---- */
@@ -127,6 +206,10 @@ st_pci_kvm_create(const struct st_pci_kvm_opts *opts, struct st_pci_kvm **out)
                                    .intx = pci_intx,
                                    .bars_moved = bars_moved,
                                    .msix_changed = msix_changed};
+    if (opts->irq->kvm->ioeventfd)
+        p->host.bell = pci_bell;
+    pthread_mutex_init(&p->lock, NULL);
+    st_list_init(&p->bells);
     p->msi = calloc(opts->pci->vectors + 1, sizeof(*p->msi));
     if (!p->msi) {
         free(p);
@@ -160,6 +243,8 @@ st_pci_kvm_destroy(struct st_pci_kvm *p)
         st_irq_line(p->opts.irq, p->opts.gsi, false);
     for (unsigned i = 0; i < p->opts.pci->vectors; i++)
         st_irq_msi_close(p->opts.irq, &p->msi[i]);
+    st_list_for(b, next, &p->bells, struct pci_kvm_bell, link) bell_gone(p, b);
+    pthread_mutex_destroy(&p->lock);
     free(p->msi);
     free(p);
 }

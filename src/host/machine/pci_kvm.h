@@ -5,6 +5,7 @@
  *
  *   function               here                      KVM
  *   BAR moves, decoding -> regions of the memory  -> exits
+ *   bells               -> ioeventfds             -> eventfds, no exits
  *   MSI-X table         -> st_irq_msi_route       -> an eventfd a vector
  *   raises a vector     -> write to that          -> interrupt
  *   INTA                -> st_irq_line            -> IOAPIC
