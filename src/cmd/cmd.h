@@ -64,8 +64,8 @@ struct st_cmd {
     int (*run)(const struct st_cmd_args *a); /* gives an exit status */
 };
 
-extern const struct st_cmd st_cmd_nbd, st_cmd_serve, st_cmd_info, st_cmd_bench,
-    st_cmd_completion, st_cmd_ctl, st_cmd_top;
+extern const struct st_cmd st_cmd_run_machine, st_cmd_nbd, st_cmd_serve,
+    st_cmd_info, st_cmd_bench, st_cmd_completion, st_cmd_ctl, st_cmd_top;
 
 /* All of them, ended by NULL (commands.c): for --help, completion, manuals. */
 extern const struct st_cmd *const st_cmd_all[];

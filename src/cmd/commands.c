@@ -8,8 +8,9 @@
 #include "version.h"
 
 const struct st_cmd *const st_cmd_all[] = {
-    &st_cmd_nbd,        &st_cmd_serve, &st_cmd_info, &st_cmd_bench,
-    &st_cmd_completion, &st_cmd_ctl,   &st_cmd_top,  NULL,
+    &st_cmd_run_machine, &st_cmd_nbd,   &st_cmd_serve,
+    &st_cmd_info,        &st_cmd_bench, &st_cmd_completion,
+    &st_cmd_ctl,         &st_cmd_top,   NULL,
 };
 
 void

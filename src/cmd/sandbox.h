@@ -53,6 +53,7 @@ struct st_sandbox_opts {
     bool new_loops;    /* st_loop_create is called later, too. Without it no
                         * io_uring can be made any more, so the restrictions of
                         * ours cannot be gone round */
+    bool kvm;          /* a machine of ours runs */
     unsigned landlock; /* for tests: as if the kernel had this ABI at most;
                         * 0 = what it has */
 };

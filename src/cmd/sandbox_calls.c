@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <linux/blkzoned.h>
 #include <linux/fs.h>
+#include <linux/kvm.h>
 #include <linux/netlink.h>
 #include <linux/seccomp.h>
 #include <sched.h>
@@ -89,6 +90,21 @@ static const unsigned calls_ioctls[] = {
     TCGETS,   FIONREAD,      FIONBIO,      BLKGETSIZE64, BLKSSZGET, BLKPBSZGET,
     BLKROGET, BLKROTATIONAL, BLKGETZONESZ, BLKDISCARD,   BLKZEROOUT};
 
+/* What a machine that is made already asks of KVM, and its terminal's end. None
+ * of them makes a machine, a vCPU, or shows a guest other memory. */
+static const unsigned calls_kvm[] = {
+    KVM_RUN,          KVM_IRQ_LINE,        KVM_SIGNAL_MSI,
+    KVM_IRQFD,        KVM_IOEVENTFD,       KVM_SET_GSI_ROUTING,
+    KVM_GET_REGS,     KVM_SET_REGS,        KVM_GET_SREGS,
+    KVM_SET_SREGS,    KVM_GET_XSAVE,       KVM_GET_XSAVE2,
+    KVM_SET_XSAVE,    KVM_GET_XCRS,        KVM_SET_XCRS,
+    KVM_GET_LAPIC,    KVM_SET_LAPIC,       KVM_GET_MSRS,
+    KVM_SET_MSRS,     KVM_GET_DEBUGREGS,   KVM_SET_DEBUGREGS,
+    KVM_GET_MP_STATE, KVM_SET_MP_STATE,    KVM_GET_VCPU_EVENTS,
+    KVM_GET_IRQCHIP,  KVM_SET_VCPU_EVENTS, KVM_SET_IRQCHIP,
+    KVM_GET_PIT2,     KVM_SET_PIT2,        KVM_TRANSLATE,
+    TCSETS,           KVM_CHECK_EXTENSION};
+
 #define CALLS_COUNT(list) (sizeof(list) / sizeof((list)[0]))
 
 /* ---- Rules ---- */
@@ -142,6 +158,16 @@ calls_int(unsigned arg, uint32_t value)
     return calls_bits(arg, UINT32_MAX, value);
 }
 
+static void
+calls_ioctl(struct calls *c, const unsigned *requests, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const struct scmp_arg_cmp request = calls_int(1, requests[i]);
+
+        calls_rule_if(c, SCMP_ACT_ALLOW, "ioctl", 1, &request);
+    }
+}
+
 /* Memory that is not to be executed; threads, not processes; signals to us. */
 static void
 calls_guarded(struct calls *c)
@@ -169,11 +195,7 @@ calls_guarded(struct calls *c)
     calls_rule_if(c, SCMP_ACT_ALLOW, "prlimit64", 2, ask);
     calls_rule_if(c, SCMP_ACT_ALLOW, "sendto", 1, &no_address);
     calls_rule(c, SCMP_ACT_ERRNO(ENOSYS), "clone3");
-    for (unsigned i = 0; i < CALLS_COUNT(calls_ioctls); i++) {
-        const struct scmp_arg_cmp request = calls_int(1, calls_ioctls[i]);
-
-        calls_rule_if(c, SCMP_ACT_ALLOW, "ioctl", 1, &request);
-    }
+    calls_ioctl(c, calls_ioctls, CALLS_COUNT(calls_ioctls));
 }
 
 /* A block device that is opened later wants to hear of its resizes. */
@@ -209,6 +231,8 @@ calls_build(struct calls *c, const struct st_sandbox_opts *o)
                    CALLS_COUNT(calls_sanitizer));
     calls_list(c, SCMP_ACT_ALLOW, calls_allowed, CALLS_COUNT(calls_allowed));
     calls_guarded(c);
+    if (o->kvm)
+        calls_ioctl(c, calls_kvm, CALLS_COUNT(calls_kvm));
     calls_sockets(c, o->nallow);
     if (o->new_loops)
         calls_rule(c, SCMP_ACT_ALLOW, "io_uring_setup");

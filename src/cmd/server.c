@@ -135,6 +135,7 @@ enter_sandbox(struct st_server *s, struct st_err *err)
     st_autofree const char **socket = calloc(n + 1, sizeof(*socket));
     struct st_sandbox_opts sandbox = {.log = &s->world.log,
                                       .off = o->no_sandbox,
+                                      .kvm = o->kvm,
                                       .user = o->user,
                                       .allow = o->allow,
                                       .nallow = o->nallow,
@@ -259,6 +260,8 @@ st_server_run(struct st_server *s)
     for (unsigned i = 0; i < s->nloops; i++)
         st_loop_join(s->loop[i]);
     st_graph_destroy(s->graph);
+    if (o->over)
+        o->over(s);
     for (unsigned i = 0; i < s->nloops; i++)
         st_loop_destroy(s->loop[i]);
     st_cmd_world_close(&s->world);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * What commands share that serve a graph until a signal, the verb quit or
- * something of their own ends them: nbd, serve.
+ * something of their own ends them: nbd, serve, run.
  *
  *   main's thread:  the control loop: signals, new clients, edits, the end
  *   N threads:      an I/O loop each
@@ -48,7 +48,7 @@ struct st_server_opts {
     const char *api, *user; /* the options' values, or NULL */
     const char *const *allow;
     unsigned nallow;
-    bool no_sandbox;
+    bool no_sandbox, kvm;      /* kvm: a machine runs here */
     const char *const *socket; /* paths of ours to be unlinked at the end */
     unsigned nsockets;
 
@@ -60,6 +60,8 @@ struct st_server_opts {
     void (*print)(struct st_server *s); /* for SIGUSR1, before all disks */
     /* It is over, whatever the reason: remove the sockets that are ours. */
     void (*close_sockets)(struct st_server *s);
+    /* Optional: the graph is no more, the loops still are. */
+    void (*over)(struct st_server *s);
 };
 
 /* A server; a command embeds it, zeroed. */

@@ -163,8 +163,10 @@ take_word(const char *name, const char *word, const char *const words[3],
 
 /* What says where a controller is: one of them, and one that there is. */
 static int
-check_where(const char *const *value, struct st_err *err)
+check_where(bool machine, const char *const *value, struct st_err *err)
 {
+    const char *instead =
+        machine ? "slot=N or vfio-user=PATH" : "vfio-user=PATH";
     struct st_guid guid;
     unsigned n = !!value[NVME_VFIO_USER] + !!value[NVME_PCIE_PORT] +
                  !!value[NVME_SLOT] + !!value[NVME_VPCI];
@@ -182,15 +184,16 @@ check_where(const char *const *value, struct st_err *err)
     if (value[NVME_VPCI])
         return st_err_set(err, EINVAL,
                           "vpci needs a VMBus, which there is none of here, "
-                          "use vfio-user=PATH");
-    if (value[NVME_PCIE_PORT] || value[NVME_SLOT])
+                          "use %s",
+                          instead);
+    if (!machine && (value[NVME_PCIE_PORT] || value[NVME_SLOT]))
         return st_err_set(err, EINVAL,
                           "%s= is a slot of a machine, which there is none of "
                           "here, use vfio-user=PATH",
                           value[NVME_SLOT] ? "slot" : "pcie_port");
     if (value[NVME_VTL2])
-        return st_err_set(err, EINVAL,
-                          "there is no VTL2 here, use vfio-user=PATH alone");
+        return st_err_set(err, EINVAL, "there is no VTL2 here, use %s alone",
+                          instead);
     return 0;
 }
 
@@ -227,7 +230,12 @@ settings_take_nvme(struct st_settings *s, const char *where,
     o->subsystem = value[NVME_SUBSYSTEM];
     o->intx = value[NVME_INTX];
     o->write_multiple = value[NVME_WRITE_MULTI];
-    rc = check_where(value, err);
+    rc = check_where(s->machine, value, err);
+    n->plugged = s->machine && !value[NVME_VFIO_USER];
+    n->port = value[NVME_PCIE_PORT];
+    if (rc == 0)
+        rc = take_number("slot", value[NVME_SLOT], 1, ST_MACHINE_SLOTS - 1,
+                         &n->slot, err);
     if (rc == 0)
         rc = check_socket(value[NVME_VFIO_USER], value[NVME_MODE],
                           value[NVME_GROUP], "vfio-user", err);
@@ -238,6 +246,8 @@ settings_take_nvme(struct st_settings *s, const char *where,
     if (rc == 0)
         rc = take_word("doorbells", value[NVME_DOORBELLS], doorbells, err);
     o->mapped = rc == 1;
+    if (o->mapped && n->plugged)
+        rc = st_err_set(err, EINVAL, "doorbells=mapped is for vfio-user=PATH");
     if (rc >= 0)
         rc = take_number("queues", value[NVME_QUEUES], 1, ST_NVME_QUEUES_MAX,
                          &o->queues, err);
@@ -394,16 +404,40 @@ check_id(const struct st_settings *s, const char *where, const char *id,
                 : 0;
 }
 
+/* No controller before number I has its slot, or its slot's name. */
+static int
+check_slot(const struct st_settings *s, unsigned i, struct st_err *err)
+{
+    const struct st_settings_nvme *n = &s->nvme[i];
+
+    for (unsigned k = 0; k < i; k++) {
+        const struct st_settings_nvme *o = &s->nvme[k];
+
+        if (n->slot && n->slot == o->slot)
+            return st_err_set(err, EINVAL, "%s: slot %u is taken by '%s'",
+                              n->where, n->slot, o->id);
+        if (n->port && o->port && strcmp(n->port, o->port) == 0)
+            return st_err_set(err, EINVAL,
+                              "%s: pcie_port '%s' is taken by "
+                              "'%s'",
+                              n->where, n->port, o->id);
+    }
+    return 0;
+}
+
 int
 st_settings_check(const struct st_settings *s, struct st_err *err)
 {
     int rc = 0;
 
-    if (!s->nnvme && !s->nnbd)
+    if (!s->nnvme && !s->nnbd && !s->machine)
         return st_err_set(err, EINVAL,
                           "nothing to serve, expected --nvme-pci or --nbd");
-    for (unsigned i = 0; rc == 0 && i < s->nnvme; i++)
+    for (unsigned i = 0; rc == 0 && i < s->nnvme; i++) {
         rc = check_id(s, s->nvme[i].where, s->nvme[i].id, i, 0, err);
+        if (rc == 0)
+            rc = check_slot(s, i, err);
+    }
     for (unsigned i = 0; rc == 0 && i < s->nnbd; i++)
         rc = check_id(s, s->nbd[i].where, s->nbd[i].id, s->nnvme, i, err);
     return rc;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * What `strata serve` is to serve: controllers, doors and disks, from its
- * command line and from a settings file (guide/serve.md), which say the same
- * in two ways:
+ * What `strata serve` and `strata run` are to serve: controllers, doors and
+ * disks, from its command line and from a settings file (guide/serve.md), which
+ * say the same in two ways:
  *
  *   --nvme-pci id=a,vfio-user=/s,queues=4   "nvme-pci": [{"id": "a",
  *                                              "vfio-user": "/s", "queues": 4}]
@@ -26,6 +26,9 @@ enum { ST_SETTINGS_MAX = 256 }; /* controllers; doors */
 struct st_settings_nvme {
     const char *where; /* in front of sentences */
     const char *id;
+    bool plugged;  /* its door is the machine: in SLOT (0: any), which is */
+    unsigned slot; /* called PORT (NULL: by no name) */
+    const char *port;
     struct st_graph_nvme_opts opts; /* poll_us is the command's */
     struct st_cmd_address address;  /* no path: a service manager's socket */
 };
@@ -40,6 +43,7 @@ struct st_settings_nbd {
 
 /* All of it. Text is lent: from the command line, or owned in `kept`. */
 struct st_settings {
+    bool machine; /* the caller's: there is one, with slots for controllers */
     struct st_settings_nvme *nvme; /* owned */
     struct st_settings_nbd *nbd;   /* owned */
     struct st_attach *disk;        /* owned */
@@ -52,7 +56,7 @@ struct st_settings {
 };
 
 /* One --nvme-pci, --nbd or --disk, as TEXT; an --allow-path. 0, or -EINVAL or
- * -ENOMEM with a sentence. S is zeroed before the first. */
+ * -ENOMEM with a sentence. S is zeroed, but for machine, before the first. */
 int st_settings_nvme(struct st_settings *s, const char *text,
                      struct st_err *err);
 int st_settings_nbd(struct st_settings *s, const char *text,

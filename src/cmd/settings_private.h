@@ -25,9 +25,9 @@ enum {
     NVME_SUBSYSTEM,
     NVME_SERIAL,
     NVME_MODEL,
-    NVME_PCIE_PORT, /* these are understood, and refused */
-    NVME_SLOT,
-    NVME_VPCI,
+    NVME_PCIE_PORT, /* a machine's: without one, understood and refused */
+    NVME_SLOT,      /* the same */
+    NVME_VPCI,      /* these are always refused */
     NVME_VTL2,
 };
 

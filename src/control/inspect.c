@@ -315,13 +315,14 @@ inspect_graph(struct st_graph *g, const char *version, const char *first,
 {
     json_t *o = json_object();
     struct inspect_visitor v;
-    static const char *const dirs[] = {"caps", "graph", "disks", "doors",
-                                       "controllers"};
+    static const char *const dirs[] = {"caps",  "graph",       "disks",
+                                       "doors", "controllers", "machine"};
+    unsigned n = st_graph_machine(g) ? 6 : 5;
 
     inspect_set(o, "version", st_inspect_text(version));
     inspect_set(o, "engine",
                 json_string(st_domain_engine(st_graph_control(g)->domain)));
-    for (unsigned i = 0; i < 5; i++) {
+    for (unsigned i = 0; i < n; i++) {
         json_t *dir = inspect_dir(o, dirs[i]);
 
         if (first && strcmp(first, dirs[i]) != 0)
@@ -335,8 +336,10 @@ inspect_graph(struct st_graph *g, const char *version, const char *first,
             inspect_disks(dir, g, second);
         else if (i == 3)
             inspect_doors(dir, g);
-        else
+        else if (i == 4)
             inspect_controllers(dir, g, second);
+        else
+            st_graph_machine_inspect(g, &v.base);
     }
     return o;
 }

@@ -219,6 +219,20 @@ st_graph_controller_inspect(const struct st_graph_controller *c,
     v->u64(v, "commands", 7);
 }
 
+struct st_machine *
+st_graph_machine(const struct st_graph *g)
+{
+    (void)g;
+    return NULL;
+}
+
+void
+st_graph_machine_inspect(struct st_graph *g, struct st_inspect *v)
+{
+    (void)g;
+    (void)v;
+}
+
 void
 st_graph_inspect(struct st_graph *g, struct st_inspect *v)
 {

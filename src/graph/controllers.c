@@ -234,6 +234,8 @@ graph_free_controllers(struct st_graph *g)
         if (!c->over)
             return false;
     }
+    st_machine_destroy(g->machine.machine);
+    g->machine.machine = NULL;
     st_list_for(n, next, &g->namespaces, struct graph_namespace, link)
     {
         if (!n->leaving)
@@ -283,7 +285,7 @@ st_graph_vfio_user(struct st_graph *g, const char *controller, int fd,
 {
     struct graph_controller *c = graph_find_controller(g, controller);
 
-    if (!c || c->door) {
+    if (!c || c->door || c->pub.plugged) {
         close(fd);
         return c ? st_err_set(err, EEXIST, "controller '%s' has a door already",
                               controller)
@@ -490,6 +492,8 @@ st_graph_controller_inspect(const struct st_graph_controller *pub,
     v->text(v, "subsystem_guid", st_guid_format(&c->subsystem->guid, guid));
     if (pub->vfio_user)
         inspect_door(pub->vfio_user, v);
+    if (pub->plugged)
+        graph_inspect_plug(c, v);
     st_gmem_stats(c->gmem, &memory);
     v->enter(v, "memory");
     v->u64(v, "maps", memory.maps);

@@ -24,6 +24,7 @@
 
 #include "attach.h"
 #include "disk.h"
+#include "machine.h"
 #include "nbd.h"
 #include "nvme.h"
 #include "stack.h"
@@ -103,6 +104,20 @@ int st_graph_add_nvme(struct st_graph *g, const char *name,
 int st_graph_vfio_user(struct st_graph *g, const char *controller, int fd,
                        struct st_err *err);
 
+/* A machine of this process, the only one; its home is the control loop, its
+ * log the domain's, and opts.event is called once the graph's verbs know.
+ * -EEXIST, or what st_machine_create says. */
+int st_graph_add_machine(struct st_graph *g, const struct st_machine_opts *opts,
+                         struct st_err *err);
+
+/* Give CONTROLLER to the machine, in SLOT, or the lowest that is free for 0.
+ * -ENOENT, -EEXIST (it has a door), or what st_machine_add_pci says. */
+int st_graph_plug(struct st_graph *g, const char *controller, unsigned slot,
+                  struct st_err *err);
+
+/* Start the machine: st_machine_start. The I/O loops run. */
+int st_graph_start_machine(struct st_graph *g, struct st_err *err);
+
 /* Open N disks and attach them to their places, all or none. Numbers that are
  * not given are the lowest free ones after all that are; the first disk of an
  * NBD door is its default export "", too, if nothing else is. -EINVAL (no such
@@ -119,11 +134,11 @@ int st_graph_faults(struct st_graph *g, const char *controller,
 
 /* Stop for good, once: edits that wait and new ones end with -ESHUTDOWN, one
  * under way is waited for; disks that are paused or stopped go on, and report
- * their errors from now on; then every door stops as st_nbd_stop says, or
- * when its vfio-user client has left (TIMEOUT_NS later it is cut off), every
- * controller stops, and every disk is flushed. Each step has TIMEOUT_NS. DONE
- * once, never within this call: 0, -EIO when a flush failed, -ETIMEDOUT when
- * requests or edits had to be abandoned. */
+ * their errors from now on; then the machine stops where it is, and every door
+ * stops as st_nbd_stop says, or when its vfio-user client has left (TIMEOUT_NS
+ * later it is cut off), every controller stops, and every disk is flushed. Each
+ * step has TIMEOUT_NS. DONE once, never within this call: 0, -EIO when a flush
+ * failed, -ETIMEDOUT when requests or edits had to be abandoned. */
 void st_graph_stop(struct st_graph *g, uint64_t timeout_ns,
                    void (*done)(void *arg, int rc), void *arg);
 
@@ -167,6 +182,7 @@ struct st_graph_controller {
     uint16_t cntlid;
     struct st_nvme *nvme;
     struct st_vfio_user *vfio_user; /* NULL: it has no door (any more) */
+    bool plugged;                   /* it is the machine's */
 };
 
 /* The controllers in turn, as st_graph_next_disk. */
@@ -178,6 +194,13 @@ st_graph_next_controller(struct st_graph *g,
  * st_nvme_inspect says. */
 void st_graph_controller_inspect(const struct st_graph_controller *c,
                                  struct st_inspect *v);
+
+/* The machine, lent, or NULL: there is none. */
+struct st_machine *st_graph_machine(const struct st_graph *g);
+
+/* Values of the machine, if there is one: its state, exits of its vCPUs,
+ * accesses to its devices. */
+void st_graph_machine_inspect(struct st_graph *g, struct st_inspect *v);
 
 /* Values of the graph itself: edits_done (all that ended), edits_failed (of
  * these), edits_waiting, edits_under_way. */

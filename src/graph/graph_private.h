@@ -10,6 +10,7 @@
  *   controllers.c  NVMe controllers, their doors, and how both end
  *   namespaces.c   disks at controllers and doors; add-disk, remove-disk
  *   states.c       fault, release, save, restore
+ *   machines.c     the machine of this process: its verbs, its end
  *   attach.c, identity.c   see their headers
  *   stop.c     the end
  *
@@ -90,6 +91,13 @@ struct graph_controller {
     struct st_nvme_call call;
 };
 
+/* The machine. */
+struct graph_machine {
+    struct st_machine *machine; /* owned; NULL: there is none */
+    struct st_machine_call stop;
+    bool stopped;
+};
+
 /* A disk at a controller. */
 struct graph_namespace {
     struct st_list link; /* st_graph.namespaces */
@@ -116,6 +124,7 @@ struct graph_op {
     unsigned left;           /* exports and namespaces that are not out yet */
     struct st_attach attach; /* add-disk's */
     struct st_nvme_call call;
+    struct st_machine_call machine_call;
     void *blob; /* owned */
     size_t blob_len;
     char *answer; /* owned; the edit's when it ends */
@@ -142,6 +151,7 @@ struct st_graph {
     struct st_list disks, doors, exports;
     struct st_list controllers, subsystems, namespaces;
     unsigned ncontrollers;
+    struct graph_machine machine;
 
     /* Edits. */
     struct st_list waiting; /* st_graph_edit.link */
@@ -281,6 +291,20 @@ void graph_fault(struct st_graph_edit *e);
 void graph_release(struct st_graph_edit *e);
 void graph_save(struct st_graph_edit *e);
 void graph_restore(struct st_graph_edit *e);
+
+/* ---- machines.c ---- */
+
+/* Verbs: E starts; it ends by graph_end, now or later. */
+void graph_pause_machine(struct st_graph_edit *e);
+void graph_resume_machine(struct st_graph_edit *e);
+void graph_reset_machine(struct st_graph_edit *e);
+
+/* Stop the machine, then every controller. Each ends with
+ * graph_door_stopped. */
+void graph_stop_machine(struct st_graph *g);
+
+/* Values of C's place on the bus. */
+void graph_inspect_plug(const struct graph_controller *c, struct st_inspect *v);
 
 /* ---- stop.c ---- */
 

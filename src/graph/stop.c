@@ -153,7 +153,7 @@ stop_doors(struct st_graph *g)
         if (g->cutting)
             st_nbd_cut(d->pub.nbd);
     }
-    graph_stop_controllers(g);
+    graph_stop_machine(g);
     if (g->cutting)
         graph_cut_controllers(g);
 }

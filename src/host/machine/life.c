@@ -57,9 +57,10 @@ machine_vcpu_ended(struct st_vcpus *g, enum st_vcpu_end end,
         return;
     }
     for (; r->ncode < sizeof(r->code); r->ncode++) {
-        const uint8_t *p = r->gpa == UINT64_MAX
-                               ? NULL
-                               : st_ram_at(&m->ram, r->gpa + r->ncode, 1);
+        const uint8_t *p =
+            r->gpa == UINT64_MAX
+                ? NULL
+                : st_machine_ram_at(&m->ram, r->gpa + r->ncode, 1);
 
         if (!p)
             break;

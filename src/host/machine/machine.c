@@ -82,7 +82,8 @@ st_machine_create(const struct st_machine_opts *opts, struct st_machine **out,
     st_list_init(&m->calls);
     rc = make_kvm(m, err);
     if (rc == 0)
-        rc = st_ram_create(opts->memory, opts->huge_pages, &m->ram, err);
+        rc =
+            st_machine_ram_create(opts->memory, opts->huge_pages, &m->ram, err);
     if (rc == 0 && (rc = st_irq_init(&m->irq, &m->kvm)) < 0)
         st_err_set(err, -rc, "KVM routes no interrupts: %s", st_strerror(rc));
     if (rc == 0 && ((rc = st_space_create(0x10000, &m->ports)) < 0 ||
@@ -92,7 +93,7 @@ st_machine_create(const struct st_machine_opts *opts, struct st_machine **out,
         rc = make_vcpus(m, err);
     if (rc == 0)
         rc = st_platform_init(&m->platform, m, err);
-    if (rc == 0 && (rc = st_ram_plug(&m->ram, &m->kvm)) < 0)
+    if (rc == 0 && (rc = st_machine_ram_plug(&m->ram, &m->kvm)) < 0)
         st_err_set(err, -rc, "KVM takes no memory: %s", st_strerror(rc));
     if (rc < 0) {
         st_machine_destroy(m);
@@ -109,6 +110,8 @@ st_machine_destroy(struct st_machine *m)
         return;
     st_vcpus_quit(&m->vcpus);
     for (unsigned i = 0; i < m->nfunctions; i++)
+        st_platform_remove_pci(&m->platform, m->function[i].slot);
+    for (unsigned i = 0; i < m->nfunctions; i++)
         st_pci_kvm_destroy(m->function[i].plug);
     st_platform_fini(&m->platform);
     st_vcpus_fini(&m->vcpus);
@@ -119,7 +122,7 @@ st_machine_destroy(struct st_machine *m)
     st_space_destroy(m->memory);
     st_irq_fini(&m->irq);
     st_kvm_close(&m->kvm);
-    st_ram_destroy(&m->ram);
+    st_machine_ram_destroy(&m->ram);
     free(m);
 }
 
@@ -168,7 +171,7 @@ st_machine_add_pci(struct st_machine *m, const struct st_machine_pci *f,
     o.gsi = st_platform_intx(at);
     rc = st_pci_kvm_create(&o, &fn->plug);
     if (rc == 0)
-        rc = st_ram_share(&m->ram, f->gmem);
+        rc = st_machine_ram_share(&m->ram, f->gmem);
     if (rc == 0)
         rc = st_platform_add_pci(&m->platform, at, f->pci);
     if (rc < 0) {
@@ -189,7 +192,7 @@ st_machine_add_pci(struct st_machine *m, const struct st_machine_pci *f,
 int
 machine_power_on(struct st_machine *m, struct st_err *err)
 {
-    int rc = st_ram_clear(&m->ram);
+    int rc = st_machine_ram_clear(&m->ram);
 
     for (unsigned i = 0; rc == 0 && i < m->opts.cpus; i++)
         rc = st_vcpu_state_set(m->vcpus.vcpu[i].fd, &m->power_on[i]);

@@ -15,9 +15,9 @@
 #include "list.h"
 #include "loop.h"
 #include "machine.h"
+#include "machine_ram.h"
 #include "pci_kvm.h"
 #include "platform.h"
-#include "ram.h"
 #include "state.h"
 #include "vcpu.h"
 
@@ -53,7 +53,7 @@ struct machine_function {
 struct st_machine {
     struct st_machine_opts opts;
     struct st_kvm kvm;
-    struct st_ram ram;
+    struct st_machine_ram ram;
     struct st_irq irq;
     struct st_space *ports, *memory; /* owned */
     struct st_vcpus vcpus;

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "machine_private.h"
@@ -135,7 +136,8 @@ set_registers(int fd, const struct st_boot_regs *b)
 }
 
 static unsigned
-guest_ram(const struct st_ram *r, struct st_guest_ram ram[static ST_RAM_PARTS])
+guest_ram(const struct st_machine_ram *r,
+          struct st_guest_ram ram[static ST_MACHINE_RAM_PARTS])
 {
     for (unsigned i = 0; i < r->parts; i++)
         ram[i] = (struct st_guest_ram){.gpa = r->part[i].gpa,
@@ -149,7 +151,7 @@ boot_linux(struct st_platform *p, struct st_err *err)
 {
     struct st_machine *m = p->machine;
     const struct st_boot_file initrd = {p->initrd, p->initrd_name};
-    struct st_guest_ram ram[ST_RAM_PARTS];
+    struct st_guest_ram ram[ST_MACHINE_RAM_PARTS];
     struct st_e820 e820[ST_E820_MAX];
     struct st_boot_linux b = {.ram = ram,
                               .e820 = e820,
@@ -160,10 +162,14 @@ boot_linux(struct st_platform *p, struct st_err *err)
     int rc;
 
     b.nram = guest_ram(&m->ram, ram);
-    b.ne820 = st_e820(ram, b.nram, false, e820);
+    b.ne820 = st_e820(ram, b.nram, true, e820);
     rc = st_boot_linux(&b, &regs, err);
     if (rc < 0)
         return rc;
+    st_acpi_place(
+        &p->acpi, ST_MAP_BIOS,
+        st_machine_ram_at(&m->ram, ST_MAP_BIOS, st_acpi_size(&p->acpi)));
+    st_pci_bus_place_bars(p->bus, p->pci64);
     rc = set_registers(m->vcpus.vcpu[0].fd, &regs);
     /* What firmware would have done: all memory is cached. */
     for (unsigned i = 0; rc == 0 && i < m->vcpus.n; i++)
@@ -179,21 +185,59 @@ st_platform_boot(struct st_platform *p, struct st_err *err)
     return boot_linux(p, err);
 }
 
-/* ---- PCI ---- */
+/* ---- Power management, PCI ---- */
+
+static void
+pm_line(void *arg, bool level)
+{
+    struct st_platform *p = arg;
+
+    st_irq_line(&p->machine->irq, ST_PM_SCI, level);
+}
+
+static void
+pm_power_off(void *arg)
+{
+    machine_wanted(((struct st_platform *)arg)->machine, MACHINE_OFF);
+}
+
+static void
+pm_reset(void *arg)
+{
+    machine_wanted(((struct st_platform *)arg)->machine, MACHINE_RESET);
+}
+
+static uint64_t
+pm_now(void *arg)
+{
+    struct timespec t;
+
+    (void)arg;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+static const struct st_pm_ops pm_ops = {.line = pm_line,
+                                        .power_off = pm_power_off,
+                                        .reset = pm_reset,
+                                        .now_ns = pm_now};
 
 unsigned
 st_platform_intx(unsigned slot)
 {
-    return 16 + slot % 8;
+    return st_pci_slot_gsi(slot, 0);
 }
 
 int
 st_platform_add_pci(struct st_platform *p, unsigned slot, struct st_pci *pci)
 {
-    (void)p;
-    (void)slot;
-    (void)pci;
-    return 0;
+    return st_pci_bus_add(p->bus, slot, 0, pci);
+}
+
+void
+st_platform_remove_pci(struct st_platform *p, unsigned slot)
+{
+    st_pci_bus_remove(p->bus, slot, 0);
 }
 
 /* ---- Made, reset, freed ---- */
@@ -202,6 +246,8 @@ int
 st_platform_init(struct st_platform *p, struct st_machine *m,
                  struct st_err *err)
 {
+    struct st_acpi_options tables = {.cpus = m->opts.cpus, .ecam = true};
+    struct st_guest_ram ram[ST_MACHINE_RAM_PARTS];
     int rc;
 
     p->machine = m;
@@ -209,7 +255,16 @@ st_platform_init(struct st_platform *p, struct st_machine *m,
     rc = open_files(p, err);
     if (rc < 0)
         return rc;
-    rc = make_serials(p);
+    guest_ram(&m->ram, ram);
+    p->pci64 = st_map_pci64(ram, m->ram.parts);
+    tables.pci64 = p->pci64;
+    rc = st_acpi_build(&tables, &p->acpi);
+    if (rc == 0)
+        rc = make_serials(p);
+    if (rc == 0)
+        rc = st_pm_create(m->ports, &pm_ops, p, &p->pm);
+    if (rc == 0)
+        rc = st_pci_bus_create(m->ports, m->memory, p->pm, &p->bus);
     return rc < 0 ? st_err_set(err, -rc, "no memory") : 0;
 }
 
@@ -223,6 +278,9 @@ st_platform_fini(struct st_platform *p)
             st_console_attach(p->serial[i].console, NULL);
         st_serial_destroy(p->serial[i].serial);
     }
+    st_pci_bus_destroy(p->bus);
+    st_pm_destroy(p->pm);
+    st_acpi_free(&p->acpi);
     if (p->kernel >= 0)
         close(p->kernel);
     if (p->initrd >= 0)
@@ -238,4 +296,6 @@ st_platform_reset(struct st_platform *p)
     for (unsigned i = 0; i < ST_MACHINE_SERIALS; i++)
         if (p->serial[i].serial)
             st_serial_reset(p->serial[i].serial);
+    st_pm_reset(p->pm);
+    st_pci_bus_reset(p->bus);
 }

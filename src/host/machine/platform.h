@@ -5,8 +5,9 @@
 #ifndef ST_PLATFORM_H
 #define ST_PLATFORM_H
 
+#include "acpi.h"
 #include "boot_linux.h"
-#include "pci.h"
+#include "pci_host.h"
 #include "serial.h"
 
 struct st_machine;
@@ -23,6 +24,10 @@ struct st_platform_serial {
 struct st_platform {
     struct st_machine *machine;
     struct st_platform_serial serial[2];
+    struct st_pm *pm;       /* owned */
+    struct st_pci_bus *bus; /* owned */
+    struct st_acpi acpi;
+    uint64_t pci64;                            /* the 64-bit PCI window */
     int kernel, initrd;                        /* owned; -1: none */
     char *kernel_name, *initrd_name, *cmdline; /* owned */
 };
@@ -38,9 +43,12 @@ void st_platform_fini(struct st_platform *p);
 /* The interrupt line of INTA of what is in SLOT. */
 unsigned st_platform_intx(unsigned slot);
 
-/* PCI is in SLOT. 0, -ENOMEM. */
+/* PCI is in SLOT. 0 or -EEXIST, -EINVAL. */
 int st_platform_add_pci(struct st_platform *p, unsigned slot,
                         struct st_pci *pci);
+
+/* It is there no longer; no vCPU runs. */
+void st_platform_remove_pci(struct st_platform *p, unsigned slot);
 
 /* All devices as after power-on. The vCPUs are parked. */
 void st_platform_reset(struct st_platform *p);

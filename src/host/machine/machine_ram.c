@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
- * RAM and ROM; see ram.h.
+ * RAM and ROM; see machine_ram.h.
  */
-#include "ram.h"
+#include "machine_ram.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include "range.h"
@@ -22,48 +23,65 @@ enum {
 };
 
 static void
-ram_part(struct st_ram *r, uint64_t gpa, uint64_t len, uint64_t offset)
+ram_part(struct st_machine_ram *r, uint64_t gpa, uint64_t len, uint64_t offset)
 {
     if (len)
-        r->part[r->parts++] = (struct st_ram_part){
+        r->part[r->parts++] = (struct st_machine_ram_part){
             .gpa = gpa, .len = len, .offset = offset, .host = r->host + offset};
 }
 
+/* Memory that is not touched costs nothing; but what can never be had is
+ * refused at once. */
+static bool
+enough(uint64_t size)
+{
+    struct sysinfo s;
+
+    return sysinfo(&s) < 0 ||
+           size / s.mem_unit <= (uint64_t)s.totalram + s.totalswap;
+}
+
 int
-st_ram_create(uint64_t size, bool huge, struct st_ram *r, struct st_err *err)
+st_machine_ram_create(uint64_t size, bool huge, struct st_machine_ram *r,
+                      struct st_err *err)
 {
     char text[16];
 
-    *r = (struct st_ram){.fd = -1, .size = size, .huge = huge};
-    if (size < ST_RAM_MIN || size > ST_RAM_MAX || size % ST_RAM_HUGEPAGE)
+    *r = (struct st_machine_ram){.fd = -1, .size = size, .huge = huge};
+    if (size < ST_MACHINE_RAM_MIN || size > ST_MACHINE_RAM_MAX ||
+        size % ST_MACHINE_RAM_HUGEPAGE)
         return st_err_set(err, EINVAL,
                           "memory of %s: expected 16M to 1T, a multiple of 2M",
                           st_size_format(size, text));
-    r->low = st_min(size, ST_RAM_LOW_MAX);
+    if (!enough(size))
+        return st_err_set(err, EINVAL,
+                          "memory of %s is more than this host has",
+                          st_size_format(size, text));
+    r->low = st_min(size, ST_MACHINE_RAM_LOW_MAX);
     r->fd = memfd_create("strata-ram", MFD_CLOEXEC | (huge ? MFD_HUGETLB : 0));
     if (r->fd < 0 || ftruncate(r->fd, (off_t)size) < 0)
-        return st_err_set(err, errno, "memory of %s: %s",
+        return st_err_set(err, EINVAL, "memory of %s: %s",
                           st_size_format(size, text), st_strerror(-errno));
     /* Huge pages are taken now, so that none is missing later. */
     if (huge && fallocate(r->fd, 0, 0, (off_t)size) < 0)
-        return st_err_set(err, ENOMEM, "memory of %s: not that many huge pages",
+        return st_err_set(err, EINVAL, "memory of %s: not that many huge pages",
                           st_size_format(size, text));
     r->host = mmap(NULL, size, PROT_READ | PROT_WRITE,
                    MAP_SHARED | MAP_NORESERVE, r->fd, 0);
     if (r->host == MAP_FAILED) {
         r->host = NULL;
-        return st_err_set(err, errno, "memory of %s: %s",
+        return st_err_set(err, EINVAL, "memory of %s: %s",
                           st_size_format(size, text), st_strerror(-errno));
     }
     madvise(r->host, size, MADV_DONTFORK);
     ram_part(r, 0, HOLE, 0);
     ram_part(r, HOLE_END, r->low - HOLE_END, HOLE_END);
-    ram_part(r, ST_RAM_HIGH, size - r->low, r->low);
+    ram_part(r, ST_MACHINE_RAM_HIGH, size - r->low, r->low);
     return 0;
 }
 
 void
-st_ram_destroy(struct st_ram *r)
+st_machine_ram_destroy(struct st_machine_ram *r)
 {
     if (r->host)
         munmap(r->host, r->size);
@@ -71,11 +89,12 @@ st_ram_destroy(struct st_ram *r)
         munmap(r->rom, r->rom_size);
     if (r->fd >= 0)
         close(r->fd);
-    *r = (struct st_ram){.fd = -1};
+    *r = (struct st_machine_ram){.fd = -1};
 }
 
 int
-st_ram_set_rom(struct st_ram *r, const void *image, uint64_t len)
+st_machine_ram_set_rom(struct st_machine_ram *r, const void *image,
+                       uint64_t len)
 {
     void *rom = mmap(NULL, len, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -90,7 +109,7 @@ st_ram_set_rom(struct st_ram *r, const void *image, uint64_t len)
 }
 
 int
-st_ram_clear(struct st_ram *r)
+st_machine_ram_clear(struct st_machine_ram *r)
 {
     uint64_t n = st_min(r->rom_size, SHADOW_SIZE);
 
@@ -120,20 +139,20 @@ plug(const struct st_kvm *k, unsigned slot, uint64_t gpa, uint64_t len,
 }
 
 int
-st_ram_plug(const struct st_ram *r, const struct st_kvm *k)
+st_machine_ram_plug(const struct st_machine_ram *r, const struct st_kvm *k)
 {
     int rc = 0;
 
     for (unsigned i = 0; rc == 0 && i < r->parts; i++)
         rc = plug(k, i, r->part[i].gpa, r->part[i].len, r->part[i].host, 0);
     if (rc == 0 && r->rom)
-        rc = plug(k, ST_RAM_PARTS, ST_RAM_HIGH - r->rom_size, r->rom_size,
-                  r->rom, KVM_MEM_READONLY);
+        rc = plug(k, ST_MACHINE_RAM_PARTS, ST_MACHINE_RAM_HIGH - r->rom_size,
+                  r->rom_size, r->rom, KVM_MEM_READONLY);
     return rc;
 }
 
 int
-st_ram_share(const struct st_ram *r, struct st_gmem *g)
+st_machine_ram_share(const struct st_machine_ram *r, struct st_gmem *g)
 {
     int rc = 0;
 
@@ -151,7 +170,7 @@ st_ram_share(const struct st_ram *r, struct st_gmem *g)
 }
 
 void *
-st_ram_at(const struct st_ram *r, uint64_t gpa, uint64_t len)
+st_machine_ram_at(const struct st_machine_ram *r, uint64_t gpa, uint64_t len)
 {
     for (unsigned i = 0; i < r->parts; i++)
         if (gpa >= r->part[i].gpa &&

@@ -1,0 +1,398 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * strata run: a virtual machine of our own, whose disks are in the graph; and
+ * whatever strata serve serves, in the same process. It ends when its guest
+ * switches off, by a signal, or by the verb quit.
+ *
+ *   settings -> machine (KVM, memory, files) -> controllers, slots -> disks
+ *            -> sandbox -> (server.c) -> vCPUs run
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mem.h"
+#include "run_serial.h"
+#include "serving.h"
+#include "size.h"
+
+enum {
+    KERNEL,
+    INITRD,
+    CMDLINE,
+    MEMORY,
+    CPUS,
+    CPU,
+    HUGE_PAGES,
+    SERIAL,
+    NO_REBOOT,
+    NVME_PCI,
+    NBD,
+    DISK,
+    NVME,
+    CONFIG,
+    FAULTS,
+    API,
+    USER,
+    ALLOW_PATH,
+    NO_SANDBOX,
+    THREADS,
+    POLL_US,
+    ENGINE,
+    STOP_TIMEOUT,
+};
+
+static const struct st_cmd_option run_options[] = {
+    {"kernel", ST_CMD_TEXT, "FILE", "boot this Linux kernel, a bzImage", 0, 0,
+     0},
+    {"initrd", ST_CMD_TEXT, "FILE", "with this initial RAM disk", 0, 0, 0},
+    {"cmdline", ST_CMD_TEXT, "TEXT",
+     "and this command line; default: console=ttyS0", 0, 0, 0},
+    {"memory", ST_CMD_TEXT, "SIZE", "of the guest; default: 512M", 0, 0, 0},
+    {"cpus", ST_CMD_NUMBER, "N", "virtual CPUs", 1, 1, ST_MACHINE_CPUS_MAX},
+    {"cpu", ST_CMD_WORD, "host|noxsave",
+     "noxsave: without XSAVE and AVX, for a host that is an emulated guest", 0,
+     0, 0},
+    {"huge-pages", ST_CMD_FLAG, NULL, "memory of huge pages, taken at once", 0,
+     0, 0},
+    {"serial", ST_CMD_MANY, "stdio|unix=PATH[,OPTION]...|file=PATH|none",
+     "where the first serial port leads, then the second; default: stdio;\n"
+     "      options: mode=, group= of the socket",
+     0, 0, 0},
+    {"no-reboot", ST_CMD_FLAG, NULL, "end when the guest wants to be reset", 0,
+     0, 0},
+    {"nvme-pci", ST_CMD_MANY, "id=ID[,slot=N|,vfio-user=PATH][,OPTION]...",
+     "an NVMe controller of the machine, or for another one; options as of\n"
+     "      strata serve",
+     0, 0, 0},
+    {"nbd", ST_CMD_MANY, "id=ID,unix=PATH|addr=HOST:PORT[,OPTION]...",
+     "an NBD door; options as of strata serve", 0, 0, 0},
+    {"disk", ST_CMD_MANY, "SPEC,on=ID[,nsid=N][,on=ID...][,ro][,name=NAME]",
+     "a disk, at one or more controllers and doors", 0, 0, 0},
+    {"nvme", ST_CMD_MANY, "SPEC[,pcie_port=NAME][,ro]", NULL, 0, 0, 0},
+    {"config", ST_CMD_TEXT, "FILE", "settings, as JSON, beside these options",
+     0, 0, 0},
+    {"faults", ST_CMD_TEXT, "FILE", "fault rules for all NVMe controllers", 0,
+     0, 0},
+    ST_CMD_API,
+    ST_CMD_USER,
+    ST_CMD_ALLOW_PATH,
+    ST_CMD_NO_SANDBOX,
+    ST_CMD_THREADS,
+    {"poll-us", ST_CMD_TEXT, "N|always",
+     "look for more work so long before sleeping; up to 1000000, default 50", 0,
+     0, 0},
+    ST_CMD_ENGINE,
+    ST_CMD_STOP_TIMEOUT,
+    {0},
+};
+
+#define MEMORY_DEFAULT (UINT64_C(512) << 20)
+
+struct run {
+    struct st_serving serving; /* first */
+    struct st_cmd_args args;   /* with what the file says */
+    uint64_t memory;
+    struct st_run_serial serial[ST_MACHINE_SERIALS];
+    unsigned nserials;
+    struct st_machine_call call; /* of the escape key */
+    bool calling, paused;
+    bool failed; /* the machine has */
+};
+
+/* ---- Options ---- */
+
+static int
+read_many(struct run *r, unsigned row,
+          int (*take)(struct st_settings *s, const char *text,
+                      struct st_err *err),
+          struct st_err *err)
+{
+    int rc = 0;
+
+    for (unsigned i = 0; rc == 0 && i < r->args.nmany[row]; i++)
+        rc = take(&r->serving.settings, r->args.many[row][i], err);
+    return rc;
+}
+
+static int
+read_serials(struct run *r, struct st_err *err)
+{
+    static const char *const usual[] = {"stdio"};
+    const char *const *text = (const char *const *)r->args.many[SERIAL];
+    unsigned n = r->args.nmany[SERIAL];
+    int rc = 0;
+
+    if (!n) {
+        text = usual;
+        n = 1;
+    }
+    if (n > ST_MACHINE_SERIALS)
+        return st_err_set(err, EINVAL, "--serial '%s': there are %d ports",
+                          text[ST_MACHINE_SERIALS], ST_MACHINE_SERIALS);
+    for (unsigned i = 0; rc == 0 && i < n; i++)
+        rc = st_run_serial_parse(&r->serial[r->nserials++], text[i], err);
+    if (rc == 0 && n == 2 && r->serial[0].kind == ST_RUN_SERIAL_STDIO &&
+        r->serial[1].kind == ST_RUN_SERIAL_STDIO)
+        rc = st_err_set(err, EINVAL, "--serial stdio is given twice");
+    return rc;
+}
+
+static int
+check_machine(struct run *r, struct st_err *err)
+{
+    const struct st_cmd_args *a = &r->args;
+
+    if (a->nmany[NVME])
+        return st_err_set(err, EINVAL,
+                          "--nvme '%s' has gone, use --nvme-pci id=ID --disk "
+                          "'%s',on=ID",
+                          a->many[NVME][0], a->many[NVME][0]);
+    if (!a->text[KERNEL])
+        return st_err_set(err, EINVAL, "nothing to boot, expected --kernel");
+    r->memory = MEMORY_DEFAULT;
+    if (a->text[MEMORY] &&
+        st_size_parse(a->text[MEMORY], &r->memory, err) < 0) {
+        st_err_prefix(err, "--memory");
+        return -EINVAL;
+    }
+    return 0;
+}
+
+static int
+read_settings(struct run *r, struct st_err *err)
+{
+    struct st_cmd_args *a = &r->args;
+    struct st_settings *t = &r->serving.settings;
+    int rc = 0;
+
+    t->machine = true;
+    if (a->nrest)
+        rc = st_err_set(err, EINVAL,
+                        "'%s' is no option, see 'strata run --help'",
+                        a->rest[0]);
+    if (rc == 0)
+        rc = read_many(r, NVME_PCI, st_settings_nvme, err);
+    if (rc == 0)
+        rc = read_many(r, NBD, st_settings_nbd, err);
+    if (rc == 0)
+        rc = read_many(r, DISK, st_settings_disk, err);
+    if (rc == 0)
+        rc = read_many(r, ALLOW_PATH, st_settings_allow, err);
+    if (rc == 0 && a->text[CONFIG])
+        rc = st_settings_file(t, a->text[CONFIG], run_options, a, err);
+    if (rc == 0)
+        rc = st_settings_check(t, err);
+    if (rc == 0)
+        rc = check_machine(r, err);
+    if (rc == 0)
+        rc = read_serials(r, err);
+    if (rc == 0)
+        rc = st_serving_poll(&r->serving, a->text[POLL_US], err);
+    if (rc == 0)
+        rc = st_serving_faults(&r->serving, a->text[FAULTS], err);
+    return rc ? rc : st_serving_sockets(&r->serving, err);
+}
+
+/* ---- The machine ---- */
+
+static void
+machine_event(void *arg, enum st_machine_event e)
+{
+    struct run *r = arg;
+    const struct st_log *log = &r->serving.server.world.notice;
+
+    switch (e) {
+    case ST_MACHINE_OFF:
+        st_info(log, "the guest has switched off");
+        break;
+    case ST_MACHINE_RESET:
+        if (!r->args.text[NO_REBOOT]) {
+            st_info(log, "the guest has reset the machine");
+            return;
+        }
+        st_info(log, "the guest wants a reset");
+        break;
+    case ST_MACHINE_FAILED:
+        st_info(log, "the machine has failed");
+        r->failed = true;
+        break;
+    }
+    st_server_stop(&r->serving.server);
+}
+
+static void
+key_done(struct st_machine_call *call, int rc)
+{
+    struct run *r = st_container(call, struct run, call);
+
+    r->calling = false;
+    if (rc == 0)
+        st_info(&r->serving.server.world.notice, "the machine is %s",
+                r->paused ? "paused" : "running");
+}
+
+/* A key was typed after Ctrl-]. */
+static void
+machine_key(void *arg, char key)
+{
+    struct run *r = arg;
+    struct st_machine *m = st_graph_machine(r->serving.server.graph);
+    const struct st_log *log = &r->serving.server.world.notice;
+
+    r->call.done = key_done;
+    switch (key) {
+    case 'q':
+        st_server_stop(&r->serving.server);
+        return;
+    case 'p':
+        if (r->calling)
+            return;
+        r->calling = true;
+        r->paused = !r->paused;
+        (r->paused ? st_machine_pause : st_machine_resume)(m, &r->call);
+        return;
+    case 'r':
+        if (r->calling)
+            return;
+        r->calling = true;
+        st_machine_reset(m, &r->call);
+        return;
+    default:
+        st_info(log, "after Ctrl-]: q quits, p pauses and resumes, r resets, "
+                     "Ctrl-] is itself");
+    }
+}
+
+static int
+run_set_up(struct st_server *server, struct st_err *err)
+{
+    struct run *r = (struct run *)server;
+    const struct st_cmd_args *a = &r->args;
+    struct st_machine_opts o = {.memory = r->memory,
+                                .huge_pages = a->text[HUGE_PAGES],
+                                .cpus = a->number[CPUS],
+                                .noxsave = a->number[CPU],
+                                .kernel = a->text[KERNEL],
+                                .initrd = a->text[INITRD],
+                                .cmdline = a->text[CMDLINE] ? a->text[CMDLINE]
+                                                            : "console=ttyS0",
+                                .no_reboot = a->text[NO_REBOOT],
+                                .event = machine_event,
+                                .arg = r};
+    int rc = 0;
+
+    for (unsigned i = 0; rc == 0 && i < r->nserials; i++) {
+        struct st_run_serial *s = &r->serial[i];
+
+        s->key = machine_key;
+        s->arg = r;
+        rc = st_run_serial_open(s, server->world.home, err);
+        o.serial[i] = s->console;
+    }
+    if (rc == 0)
+        rc = st_graph_add_machine(server->graph, &o, err);
+    return rc == 0 ? st_serving_set_up(server, err) : rc;
+}
+
+static int
+run_open_doors(struct st_server *server, struct st_err *err)
+{
+    int rc = st_serving_open_doors(server, err);
+
+    if (rc == 0)
+        rc = st_graph_start_machine(server->graph, err);
+    return rc;
+}
+
+static void
+run_ready(struct st_server *server)
+{
+    struct run *r = (struct run *)server;
+
+    for (unsigned i = 0; i < r->nserials; i++)
+        if (r->serial[i].raw)
+            st_info(&server->world.notice,
+                    "the terminal is the guest's; Ctrl-] and q quits");
+    st_serving_ready(server);
+}
+
+static void
+run_close(struct st_server *server)
+{
+    struct run *r = (struct run *)server;
+
+    for (unsigned i = 0; i < r->nserials; i++)
+        st_run_serial_close_socket(&r->serial[i]);
+    st_serving_close_sockets(server);
+}
+
+/* The machine is no more, the loops still are. */
+static void
+run_over(struct st_server *server)
+{
+    struct run *r = (struct run *)server;
+
+    for (unsigned i = 0; i < r->nserials; i++)
+        st_run_serial_close(&r->serial[i]);
+}
+
+/* ---- The command ---- */
+
+static int
+run_all(struct run *r)
+{
+    const struct st_cmd_args *a = &r->args;
+    const char *socket[ST_MACHINE_SERIALS];
+    struct st_server_opts o = {.level = a->level,
+                               .engine = a->number[ENGINE],
+                               .threads = a->number[THREADS],
+                               .stop_s = a->number[STOP_TIMEOUT],
+                               .api = a->text[API],
+                               .user = a->text[USER],
+                               .no_sandbox = a->text[NO_SANDBOX],
+                               .kvm = true,
+                               .socket = socket,
+                               .nsockets = r->nserials,
+                               .set_up = run_set_up,
+                               .open_doors = run_open_doors,
+                               .ready = run_ready,
+                               .print = st_serving_print,
+                               .close_sockets = run_close,
+                               .over = run_over};
+    int status;
+
+    for (unsigned i = 0; i < r->nserials; i++)
+        socket[i] = r->serial[i].address.path;
+    status = st_serving_run(&r->serving, &o);
+    return r->failed ? ST_EXIT_FAILED : status;
+}
+
+static int
+run_run(const struct st_cmd_args *a)
+{
+    st_autofree struct run *r = calloc(1, sizeof(*r));
+    struct st_err err;
+    int rc, status;
+
+    if (!r)
+        return st_cmd_fail(ST_EXIT_FAILED, "no memory");
+    r->args = *a;
+    rc = read_settings(r, &err);
+    status = rc < 0 ? st_cmd_fail_rc(rc, &err) : run_all(r);
+    for (unsigned i = 0; i < r->nserials; i++)
+        st_run_serial_close(&r->serial[i]);
+    st_serving_free(&r->serving);
+    return status;
+}
+
+const struct st_cmd st_cmd_run_machine = {
+    .name = "run",
+    .syntax = "--kernel FILE [--initrd FILE] [--cmdline TEXT] [--memory SIZE] "
+              "[--cpus N] [--nvme-pci id=ID ...] [--disk SPEC,on=ID ...]",
+    .help = "run a virtual machine with KVM, and serve its disks to others",
+    .more = "The guest ends it by switching off. SIGTERM or SIGINT: stop the "
+            "machine, flush\nits disks, exit.\n",
+    .options = run_options,
+    .run = run_run,
+};
