@@ -48,7 +48,6 @@ class Door:
     name = "none"
     modules = ()      # the drivers of its disks
     boots = False     # it has boot(), and QEMU is not wanted
-    line = "ttyS1"    # where the script talks; ttyS0 is the console
     consoles = ("console.log",)
     ending = ""       # what close() judges
 
@@ -256,12 +255,11 @@ start_machine() {
 
 
 class Machine(Door):
-    """The machine is strata run, here or in an outer guest. Its only serial
-    line is its standard input and output."""
+    """The machine is strata run, here or in an outer guest. Its first serial
+    line is a file, the second one its standard input and output."""
     name = "machine"
     modules = ("nvme",)
     boots = True
-    line = "ttyS0"
     ending = "the machine ends with 0"
 
     def __init__(self, *args):
@@ -290,11 +288,18 @@ class Machine(Door):
                 "--cmdline", append, "--memory", f"{self.options.memory}M",
                 "--cpus", str(self.options.cpus), "--nvme-pci", words,
                 "--api", self.api]
+        if not self.options.shell: # else the first one is the terminal
+            argv += ["--serial", "file=" + self.console(),
+                     "--serial", "stdio"]
         if self.outer: # its emulated SVM lets a guest see too much
             argv += ["--cpu", "noxsave"]
         for spec in self.disks:
             argv += ["--disk", f"{spec},on=nvme0"]
         return argv
+
+    def console(self):
+        return "/dev/console-log" if self.outer else \
+            os.path.join(self.folder, "console.log")
 
     def strata(self):
         return "/strata/bin/strata" if self.outer else self.options.strata
@@ -327,10 +332,11 @@ class Machine(Door):
         self.outer.fill(trees, "".join(
             f"{k}={shlex.quote(v)}\n" for k, v in known.items()) +
             "machine() { exec " + shlex.join(argv) + "; }\n" + MACHINE)
-        process = self.outer.start(
-            trees, self.options.memory + 3072, 2,
-            "stdio,signal=off" if self.options.shell
-            else f"socket,path={line},server=off")
+        ports = {"line": "stdio,signal=off"} if self.options.shell else {
+            "line": f"socket,path={line},server=off",
+            "console-log": "file,path=" +
+                           os.path.join(self.folder, "console.log")}
+        process = self.outer.start(trees, self.options.memory + 3072, 2, ports)
         status, said = self.outer.run(self.before() + " && start_machine")
         if status:
             raise RuntimeError("no machine in the outer guest: " +
@@ -387,9 +393,9 @@ class QemuKvm(Machine):
                        "-cpu", outer.CPU if self.outer else "host",
                        "-m", str(self.options.memory),
                        "-smp", str(self.options.cpus), "-kernel", kernel,
-                       "-initrd", initrd, "-append", append,
-                       "-serial", "mon:stdio" if self.options.shell
-                       else "stdio"]
+                       "-initrd", initrd, "-append", append]
+        argv += ["-serial", "mon:stdio"] if self.options.shell else \
+            ["-serial", "file:" + self.console(), "-serial", "stdio"]
         return argv + qemu_disks(self.disks, "")
 
     def programs(self, fs, trees):

@@ -4,9 +4,6 @@
     the first serial line   the console: a log, and where a kernel complains
     the second one          a Unix socket: lines from and to the script
 
-A machine with one serial line has both on it: the console until "begin", the
-script's lines then, and what the kernel had to say comes before "end".
-
          guest                    harness
          ok: SENTENCE     ---->   a test has passed
          FAILED: SENTENCE ---->   ... has failed; skip: likewise
@@ -15,7 +12,6 @@ script's lines then, and what the kernel had to say comes before "end".
                           <----   says: WORDS, as often as it likes
                           <----   done: STATUS
          file: NAME       ---->   a file, in base64, ends with a line "."
-         console: WORDS   ---->   for the console's log
          kill             ---->   kills QEMU, and boots anew at the same door
          end              ---->   the script has ended
 """
@@ -39,12 +35,10 @@ from initramfs import Initramfs
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 MODULES = ("ext4",) # besides the door's and the script's
-CONSOLE = "ttyS0"
 
 # A kernel's line on the console begins with its time.
-STAMP = re.compile(r"^\[ *\d+\.\d+\]")
 COMPLAINT = re.compile(
-    STAMP.pattern + r".*(BUG:|WARNING:|Oops|INFO: task|general protection|"
+    r"^\[ *\d+\.\d+\].*(BUG:|WARNING:|Oops|INFO: task|general protection|"
     r"Kernel panic|Unable to handle|UBSAN|KASAN|refcount_t)")
 
 APPEND = ("console=ttyS0 loglevel=5 panic=-1 oops=panic nosoftlockup "
@@ -90,8 +84,7 @@ def build(options, script, door, trees, path):
     fs.text("guest/script", script.guest)
     names = door.names()
     values = {"disk": names[0] if names else "", "disks": " ".join(names),
-              "door": options.door, "rounds": str(options.rounds),
-              "line": "/dev/" + door.line}
+              "door": options.door, "rounds": str(options.rounds)}
     values.update(x.split("=", 1) for x in options.variable)
     fs.text("guest/env", "".join(f"{k}={shlex.quote(v)}\n"
                                  for k, v in values.items()))
@@ -167,7 +160,6 @@ class Conversation(threading.Thread):
         super().__init__(daemon=True)
         self.listener, self.counts, self.door = listener, counts, door
         self.host_part, self.env = host_part, env
-        self.begun = door.line != CONSOLE
         self.machine = None # what "kill" ends
         self.ended = self.killed = False
 
@@ -176,13 +168,7 @@ class Conversation(threading.Thread):
         with connection, connection.makefile("rwb") as line:
             while raw := line.readline():
                 text = raw.decode("utf-8", "replace").rstrip("\r\n")
-                if text == "begin":
-                    self.begun = True
-                elif not self.begun or STAMP.match(text):
-                    self.console(text)
-                elif text.startswith("console: "):
-                    self.console(text[9:])
-                elif text == "end":
+                if text == "end":
                     self.ended = True
                 elif text == "kill":
                     self.killed = True
@@ -193,11 +179,6 @@ class Conversation(threading.Thread):
                     self.receive(line, text[6:])
                 elif text:
                     self.counts.take(text)
-
-    def console(self, text):
-        with open(os.path.join(self.door.folder, "console.log"), "a",
-                  encoding="utf-8") as f:
-            f.write(text + "\n")
 
     def answer(self, line, command):
         """Run a function of the host's part."""

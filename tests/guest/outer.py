@@ -7,9 +7,7 @@ a stock kernel with kvm-amd runs on it, and its init does what it is told.
         port "agent"   RUN       ---->   runs it with bash
                        says: ... <----
                        done: STATUS <--
-        port "line"    ...       <--->   the inner guest's serial line: what a
-                                         command has as its standard input and
-                                         output if it asks for it
+        port NAME      ...       <--->   /dev/NAME, for what commands start
         serial                   <----   the console: a log
 
 A command is one line of bash; the functions it may use are in /outer/functions.
@@ -38,7 +36,7 @@ CPU = "host,-xsave,-avx,-fma,-f16c,-avx2" # what an emulated SVM cannot nest
 WORK = "/tmp/work" # where commands run
 LOG = WORK + "/strata.log"
 QEMU = ["/strata/bin/qemu-system-x86_64", "-L", "/firmware", *packages.PLAIN]
-SECONDS = 120 # an outer guest that has not answered by then hangs
+SECONDS = 300 # an outer guest that has not answered by then hangs
 
 
 def has_kvm():
@@ -91,9 +89,9 @@ class Outer:
         fs.text("outer/modules", "".join(
             x + "\n" for x in fs.modules(root, version, MODULES)))
 
-    def start(self, trees, memory, cpus, line, more=()):
-        """Boot it, with MEMORY in MiB. LINE: where the port "line" leads, a
-        chardev of QEMU. Gives the process of QEMU."""
+    def start(self, trees, memory, cpus, ports=None, more=()):
+        """Boot it, with MEMORY in MiB. PORTS: what each leads to, a chardev of
+        QEMU. Gives the process of QEMU."""
         initrd = os.path.join(self.folder, "outer.cpio")
         self.fs.write(initrd)
         agent = os.path.join(self.sockets, "agent")
@@ -107,11 +105,12 @@ class Outer:
                  "-initrd", initrd, "-append", APPEND,
                  "-serial", "file:" + os.path.join(self.folder, "outer.log"),
                  "-device", "virtio-serial-pci", *more]
-        for name, chardev in (("agent", f"socket,path={agent},server=off"),
-                              ("line", line)):
+        # The agent's is the last one that appears.
+        ports = {**(ports or {}), "agent": f"socket,path={agent},server=off"}
+        for name, chardev in ports.items():
             argv += ["-chardev", f"{chardev},id={name}", "-device",
                      f"virtserialport,chardev={name},name={name}"]
-        interactive = line.startswith("stdio")
+        interactive = any(x.startswith("stdio") for x in ports.values())
         with open(os.path.join(self.folder, "qemu.log"), "wb") as log:
             # pylint: disable=consider-using-with
             self.process = subprocess.Popen(
