@@ -432,6 +432,7 @@ static void
 requests_do_not_block_the_smallest_queue(void **state)
 {
     struct rig *r = rig_new(&(struct rig_opts){.admin_entries = 2});
+    uint64_t posted;
     uint16_t cid;
 
     (void)state;
@@ -448,8 +449,10 @@ requests_do_not_block_the_smallest_queue(void **state)
     /* The event waits for room. */
     rig_submit(r, 0, rig_admin(NVME_ADMIN_IDENTIFY, 0, RIG_DATA, 1, 0));
     rig_steps(r, 50);
+    posted = rig_counter(r, "completions");
     rig_write(r, NVME_REG_DOORBELLS + 4 * 0x50, 4, 0);
     rig_steps(r, 50);
+    assert_int_equal(rig_counter(r, "completions"), posted);
     rig_reap(r, 0);
     assert_int_equal(event(r, cid), 1 << 16);
     rig_free(r);

@@ -67,15 +67,40 @@ static void
 base_addresses_are_locked_while_enabled(void **state)
 {
     struct rig *r = rig_new(&(struct rig_opts){0});
-    uint64_t asq;
+    uint64_t asq, acq;
 
     (void)state;
     rig_enable(r);
     asq = rig_read(r, NVME_REG_ASQ, 8);
+    acq = rig_read(r, NVME_REG_ACQ, 8);
     rig_write(r, NVME_REG_ASQ, 8, 0x5000);
+    rig_write(r, NVME_REG_ACQ, 8, 0x6000);
+    rig_write(r, NVME_REG_ACQ + 4, 4, 0x7000);
     rig_write(r, NVME_REG_AQA, 4, 0);
     assert_int_equal(rig_read(r, NVME_REG_ASQ, 8), asq);
+    assert_int_equal(rig_read(r, NVME_REG_ACQ, 8), acq);
     assert_int_equal(rig_read(r, NVME_REG_AQA, 4), 31 << 16 | 31);
+    rig_free(r);
+}
+
+/* A byte or a word of a register cannot be written: not even where it would be
+ * the whole of what is known of it. */
+static void
+narrow_writes_do_nothing(void **state)
+{
+    struct rig *r = rig_new(&(struct rig_opts){0});
+
+    (void)state;
+    rig_write(r, NVME_REG_INTMS, 4, 0x12345678);
+    rig_write(r, NVME_REG_AQA, 4, 0x00010001);
+    for (unsigned len = 1; len <= 2; len++)
+        for (uint64_t at = 0; at < 0x70; at += len)
+            rig_write(r, at, len, 0xffff >> (16 - 8 * len));
+    assert_int_equal(rig_read(r, NVME_REG_INTMS, 4), 0x12345678);
+    assert_int_equal(rig_read(r, NVME_REG_AQA, 4), 0x00010001);
+    assert_int_equal(rig_read(r, NVME_REG_CC, 4), 0);
+    assert_int_equal(rig_read(r, NVME_REG_ASQ, 8), 0);
+    assert_int_equal(rig_read(r, NVME_REG_ACQ, 8), 0);
     rig_free(r);
 }
 
@@ -93,6 +118,8 @@ what_it_cannot_do_is_fatal_until_disabled(void **state)
     struct rig *r = rig_new(&(struct rig_opts){0});
 
     (void)state;
+    rig_enable(r); /* so that the rings are there, and no reason */
+    rig_disable(r);
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         uint32_t cc = (RIG_CC ^ bad[i]) | NVME_CC_EN;
 
@@ -408,6 +435,50 @@ queues_may_be_out_of_reach_for_a_moment(void **state)
     rig_free(r);
 }
 
+/* A command whose disk was slower completes later, though the queue can be
+ * reached again before it is the turn of the one that waited. */
+static void
+completions_out_of_reach_stay_in_order(void **state)
+{
+    struct rig *r = rig_ready(&(struct rig_opts){0});
+    struct st_testnode_opts o = {.size = RIG_DISK, .unmap = ST_UNMAP_ZEROES};
+    struct nvme_sqe e = rig_rw(NVME_READ, 0, 1, RIG_DATA);
+    struct st_node *node;
+    struct st_disk *disk;
+    int rc = RIG_PENDING;
+    struct st_nvme_call call = {.done = rig_called, .arg = &rc};
+    struct nvme_cqe c;
+    struct unmap u;
+
+    (void)state;
+    assert_int_equal(st_testnode_create(r->home, &o, &node, NULL), 0);
+    assert_int_equal(st_disk_create(r->home, node, "slow", false, &disk, NULL),
+                     0);
+    assert_int_equal(st_nvme_add_namespace(r->nvme, 2, disk, false, NULL, NULL),
+                     0);
+    st_testnode_hang(r->node, true);
+    st_testnode_hang(node, true);
+    rig_submit(r, 1, e);
+    e.nsid = le32_of(2);
+    rig_submit(r, 1, e);
+    rig_until(r, st_testnode_held(r->node) && st_testnode_held(node));
+    unmap_low(r, &u);
+    st_testnode_hang(r->node, false);
+    rig_until(r, rig_counter(r, "unreachable"));
+    rig_map(r, RIG_LOW, RIG_LOW_SIZE);
+    st_testnode_hang(node, false);
+    for (unsigned i = 0; i < 2; i++) {
+        c = rig_reap(r, 1);
+        assert_int_equal(le16_get(c.cid), i);
+    }
+    st_nvme_remove_namespace(r->nvme, 2, UINT64_C(1000000000), &call);
+    rig_until(r, rc != RIG_PENDING);
+    assert_int_equal(rc, 0);
+    rig_until(r, st_disk_deserted(disk));
+    st_disk_destroy(disk);
+    rig_free(r);
+}
+
 static void
 queues_out_of_reach_for_long_are_fatal(void **state)
 {
@@ -549,6 +620,7 @@ main(void)
         cmocka_unit_test(mqes_follows_the_option),
         cmocka_unit_test(halves_of_base_addresses_work_alone),
         cmocka_unit_test(base_addresses_are_locked_while_enabled),
+        cmocka_unit_test(narrow_writes_do_nothing),
         cmocka_unit_test(what_it_cannot_do_is_fatal_until_disabled),
         cmocka_unit_test(admin_rings_of_any_size_work),
         cmocka_unit_test(cycles_without_polling_never_wedge),
@@ -562,6 +634,7 @@ main(void)
         cmocka_unit_test(many_resets_of_the_host_all_end),
         cmocka_unit_test(admin_rings_nowhere_are_fatal),
         cmocka_unit_test(queues_may_be_out_of_reach_for_a_moment),
+        cmocka_unit_test(completions_out_of_reach_stay_in_order),
         cmocka_unit_test(queues_out_of_reach_for_long_are_fatal),
         cmocka_unit_test(without_bus_master_nothing_moves),
         cmocka_unit_test(any_access_at_any_place_is_survived),

@@ -65,6 +65,9 @@ numbers_are_checked(void **state)
     assert_int_equal(remove_ns(r, 99, SECOND), -ENOENT);
     assert_int_equal(add(r, 0, &nsid), 0);
     assert_int_equal(nsid, 2);
+    assert_int_equal(remove_ns(r, 1, SECOND), 0);
+    assert_int_equal(add(r, 0, &nsid), 0);
+    assert_int_equal(nsid, 1);
     rig_free(r);
 }
 

@@ -58,6 +58,10 @@ creation_checks_in_order(void **state)
                      DNR(0x013));
     assert_int_equal(create_sq(r, 7 << 16 | 1, 1 << 16 | 1, RIG_NOWHERE),
                      DNR(0x004));
+    /* Its first page is there, its second is not. */
+    assert_int_equal(create_sq(r, 127 << 16 | 1, 1 << 16 | 1,
+                               RIG_LOW + RIG_LOW_SIZE - NVME_PAGE),
+                     DNR(0x004));
     assert_int_equal(rig_delete_cq(r, 1), NVME_OK);
 
     assert_int_equal(rig_delete_sq(r, 1), DNR(0x101));
@@ -250,12 +254,15 @@ static void
 a_busy_queue_does_not_starve_another(void **state)
 {
     struct rig *r = rig_new(&(struct rig_opts){0});
+    uint64_t sq = RIG_HIGH, cq = RIG_HIGH + 0x8000;
     unsigned before = 0;
     struct nvme_cqe e;
 
     (void)state;
     rig_enable(r);
-    rig_pair(r, 1, 256, 64);
+    assert_int_equal(rig_make_cq(r, 1, 512, cq, true, 1), NVME_OK);
+    assert_int_equal(rig_make_sq(r, 1, 256, sq, 1), NVME_OK);
+    rig_queue_reset(&r->q[1], sq, 256, cq, 512);
     assert_int_equal(rig_make_sq(r, 2, 8, AT(2), 1), NVME_OK);
     rig_queue_reset(&r->q[2], AT(2), 8, 0, 0);
     for (unsigned i = 0; i < 250; i++)
@@ -268,6 +275,53 @@ a_busy_queue_does_not_starve_another(void **state)
         before++;
     } while (le16_get(e.sqid) != 2);
     assert_in_range(before, 1, 100);
+    rig_free(r);
+}
+
+/* Where there is never room for more than two, all queues get some of it. */
+static void
+queues_take_turns(void **state)
+{
+    struct rig *r = rig_new(&(struct rig_opts){0});
+    unsigned before[3] = {0};
+    struct nvme_cqe e;
+
+    (void)state;
+    rig_enable(r);
+    rig_pair(r, 1, 64, 3);
+    for (unsigned qid = 2; qid <= 3; qid++) {
+        assert_int_equal(rig_make_sq(r, qid, 64, AT(qid), 1), NVME_OK);
+        rig_queue_reset(&r->q[qid], AT(qid), 64, 0, 0);
+    }
+    for (unsigned i = 0; i < 60; i++)
+        for (unsigned qid = 1; qid <= 3; qid++)
+            rig_submit(r, qid, rig_rw(NVME_READ, i, 1, RIG_DATA));
+    for (unsigned i = 0; i < 60; i++) {
+        e = rig_reap(r, 1);
+        before[le16_get(e.sqid) - 1]++;
+    }
+    for (unsigned i = 0; i < 3; i++)
+        assert_in_range(before[i], 10, 30);
+    rig_free(r);
+}
+
+/* SQHD is what was fetched, not what there is. */
+static void
+completions_say_how_far_was_fetched(void **state)
+{
+    struct rig *r = rig_new(&(struct rig_opts){0});
+
+    (void)state;
+    rig_enable(r);
+    rig_pair(r, 1, 16, 3);
+    for (unsigned i = 0; i < 9; i++)
+        rig_put(r, 1, rig_rw(NVME_READ, i, 1, RIG_DATA));
+    rig_ring_sq(r, 1, 0);
+    for (unsigned i = 0; i < 9; i++) {
+        struct nvme_cqe e = rig_reap(r, 1);
+
+        assert_in_range(le16_get(e.sqhd), i + 1, i + 2);
+    }
     rig_free(r);
 }
 
@@ -479,6 +533,8 @@ main(void)
             commands_through_a_small_completion_queue_complete_once),
         cmocka_unit_test(rings_of_any_size_wrap),
         cmocka_unit_test(a_busy_queue_does_not_starve_another),
+        cmocka_unit_test(queues_take_turns),
+        cmocka_unit_test(completions_say_how_far_was_fetched),
         cmocka_unit_test(many_more_commands_than_slots_all_complete),
         cmocka_unit_test(failures_are_final_only_where_they_are),
         cmocka_unit_test(a_batch_makes_one_interrupt),
