@@ -20,6 +20,9 @@ enum {
     KERNEL,
     INITRD,
     CMDLINE,
+    BIOS,
+    BOOT,
+    ANY_KVM,
     MEMORY,
     CPUS,
     CPU,
@@ -48,6 +51,16 @@ static const struct st_cmd_option run_options[] = {
     {"initrd", ST_CMD_TEXT, "FILE", "with this initial RAM disk", 0, 0, 0},
     {"cmdline", ST_CMD_TEXT, "TEXT",
      "and this command line; default: console=ttyS0", 0, 0, 0},
+    {"bios", ST_CMD_TEXT, "FILE",
+     "boot this firmware instead, such as SeaBIOS's bios-256k.bin; seabios: "
+     "the\n"
+     "      one of the package seabios",
+     0, 0, 0},
+    {"boot", ST_CMD_TEXT, "ID[,ID]...",
+     "controllers that firmware boots from, in order", 0, 0, 0},
+    {"any-kvm", ST_CMD_FLAG, NULL,
+     "also a KVM that cannot run a stock kernel: firmware may do with less", 0,
+     0, 0},
     {"memory", ST_CMD_TEXT, "SIZE", "of the guest; default: 512M", 0, 0, 0},
     {"cpus", ST_CMD_NUMBER, "N", "virtual CPUs", 1, 1, ST_MACHINE_CPUS_MAX},
     {"cpu", ST_CMD_WORD, "host|noxsave",
@@ -87,6 +100,7 @@ static const struct st_cmd_option run_options[] = {
     {0},
 };
 
+#define SEABIOS        "/usr/share/seabios/bios-256k.bin"
 #define MEMORY_DEFAULT (UINT64_C(512) << 20)
 
 struct run {
@@ -148,8 +162,17 @@ check_machine(struct run *r, struct st_err *err)
                           "--nvme '%s' has gone, use --nvme-pci id=ID --disk "
                           "'%s',on=ID",
                           a->many[NVME][0], a->many[NVME][0]);
-    if (!a->text[KERNEL])
-        return st_err_set(err, EINVAL, "nothing to boot, expected --kernel");
+    if (!a->text[KERNEL] == !a->text[BIOS])
+        return st_err_set(err, EINVAL, "%s",
+                          a->text[BIOS] ? "--kernel and --bios exclude each "
+                                          "other"
+                                        : "nothing to boot, expected --kernel "
+                                          "or --bios");
+    if (a->text[BIOS] && (a->text[INITRD] || a->text[CMDLINE]))
+        return st_err_set(err, EINVAL, "--%s is of --kernel",
+                          a->text[INITRD] ? "initrd" : "cmdline");
+    if (a->text[BOOT] && !a->text[BIOS])
+        return st_err_set(err, EINVAL, "--boot is of --bios");
     r->memory = MEMORY_DEFAULT;
     if (a->text[MEMORY] &&
         st_size_parse(a->text[MEMORY], &r->memory, err) < 0) {
@@ -265,21 +288,39 @@ machine_key(void *arg, char key)
 }
 
 static int
+set_boot_order(struct run *r, struct st_err *err)
+{
+    st_autofree char *text = strdup(r->args.text[BOOT]);
+    int rc = text ? 0 : st_err_set(err, ENOMEM, "no memory");
+    char *rest = text, *id;
+
+    while (rc == 0 && (id = strsep(&rest, ",")))
+        rc = st_graph_boot_from(r->serving.server.graph, id, err);
+    if (rc < 0)
+        st_err_prefix(err, "--boot '%s'", r->args.text[BOOT]);
+    return rc == -ENOENT ? -EINVAL : rc;
+}
+
+static int
 run_set_up(struct st_server *server, struct st_err *err)
 {
     struct run *r = (struct run *)server;
     const struct st_cmd_args *a = &r->args;
-    struct st_machine_opts o = {.memory = r->memory,
-                                .huge_pages = a->text[HUGE_PAGES],
-                                .cpus = a->number[CPUS],
-                                .noxsave = a->number[CPU],
-                                .kernel = a->text[KERNEL],
-                                .initrd = a->text[INITRD],
-                                .cmdline = a->text[CMDLINE] ? a->text[CMDLINE]
-                                                            : "console=ttyS0",
-                                .no_reboot = a->text[NO_REBOOT],
-                                .event = machine_event,
-                                .arg = r};
+    struct st_machine_opts o = {
+        .memory = r->memory,
+        .huge_pages = a->text[HUGE_PAGES],
+        .cpus = a->number[CPUS],
+        .noxsave = a->number[CPU],
+        .any_kvm = a->text[ANY_KVM],
+        .bios = a->text[BIOS] && strcmp(a->text[BIOS], "seabios") == 0
+                    ? SEABIOS
+                    : a->text[BIOS],
+        .kernel = a->text[KERNEL],
+        .initrd = a->text[INITRD],
+        .cmdline = a->text[CMDLINE] ? a->text[CMDLINE] : "console=ttyS0",
+        .no_reboot = a->text[NO_REBOOT],
+        .event = machine_event,
+        .arg = r};
     int rc = 0;
 
     for (unsigned i = 0; rc == 0 && i < r->nserials; i++) {
@@ -292,7 +333,9 @@ run_set_up(struct st_server *server, struct st_err *err)
     }
     if (rc == 0)
         rc = st_graph_add_machine(server->graph, &o, err);
-    return rc == 0 ? st_serving_set_up(server, err) : rc;
+    if (rc == 0)
+        rc = st_serving_set_up(server, err);
+    return rc == 0 && a->text[BOOT] ? set_boot_order(r, err) : rc;
 }
 
 static int

@@ -115,6 +115,10 @@ int st_graph_add_machine(struct st_graph *g, const struct st_machine_opts *opts,
 int st_graph_plug(struct st_graph *g, const char *controller, unsigned slot,
                   struct st_err *err);
 
+/* st_machine_boot_from: a CONTROLLER of the machine's. */
+int st_graph_boot_from(struct st_graph *g, const char *controller,
+                       struct st_err *err);
+
 /* Start the machine: st_machine_start. The I/O loops run. */
 int st_graph_start_machine(struct st_graph *g, struct st_err *err);
 

@@ -50,6 +50,13 @@ st_graph_plug(struct st_graph *g, const char *controller, unsigned slot,
 }
 
 int
+st_graph_boot_from(struct st_graph *g, const char *controller,
+                   struct st_err *err)
+{
+    return st_machine_boot_from(g->machine.machine, controller, err);
+}
+
+int
 st_graph_start_machine(struct st_graph *g, struct st_err *err)
 {
     return st_machine_start(g->machine.machine, err);

@@ -179,12 +179,30 @@ st_machine_add_pci(struct st_machine *m, const struct st_machine_pci *f,
         return st_err_set(err, -rc, "%s: %s", f->name, st_strerror(rc));
     }
     fn->pci = f->pci;
+    fn->name = f->name;
     fn->machine = m;
     fn->slot = at;
     m->nfunctions++;
     if (slot)
         *slot = at;
     return 0;
+}
+
+int
+st_machine_boot_from(struct st_machine *m, const char *name, struct st_err *err)
+{
+    if (!m->opts.bios)
+        return st_err_set(err, ENOTSUP, "a boot order needs firmware");
+    if (m->norder == ST_MACHINE_SLOTS)
+        return st_err_set(err, EINVAL, "more than %d boot devices",
+                          ST_MACHINE_SLOTS);
+    for (unsigned i = 0; i < m->nfunctions; i++) {
+        if (strcmp(m->function[i].name, name) != 0)
+            continue;
+        m->order[m->norder++] = m->function[i].slot;
+        return 0;
+    }
+    return st_err_set(err, ENOENT, "'%s' is no device of the machine", name);
 }
 
 /* ---- Start ---- */
@@ -208,6 +226,9 @@ st_machine_start(struct st_machine *m, struct st_err *err)
 {
     int rc = machine_power_on(m, err);
 
+    if (rc == 0 && m->norder &&
+        (rc = st_platform_boot_order(&m->platform, m->order, m->norder)) < 0)
+        st_err_set(err, -rc, "boot order: %s", st_strerror(rc));
     if (rc < 0)
         return rc;
     rc = st_vcpus_start(&m->vcpus);

@@ -62,9 +62,7 @@ struct st_machine_opts {
 
     /* Either a Linux kernel, a bzImage, ... */
     const char *kernel, *initrd, *cmdline; /* initrd, cmdline: may be NULL */
-    /* ... or firmware; and of which device it shall boot, "" for its own mind:
-     * names of functions, in order. */
-    const char *bios;
+    const char *bios; /* ... or firmware: an image for the end of 4 GiB */
 
     struct st_console *serial[ST_MACHINE_SERIALS]; /* NULL: nobody's */
     bool no_reboot;                                /* see ST_MACHINE_RESET */
@@ -95,6 +93,12 @@ struct st_machine_pci {
  * -EINVAL, -EEXIST (the slot is taken), -ENOSPC (no slot is left), -ENOMEM. */
 int st_machine_add_pci(struct st_machine *m, const struct st_machine_pci *f,
                        unsigned *slot, struct st_err *err);
+
+/* Before the start, with firmware: it shall boot from the function called NAME,
+ * if it cannot from those said before. 0, or with a sentence -ENOENT (no such
+ * function), -ENOTSUP (no firmware), -EINVAL (too many). */
+int st_machine_boot_from(struct st_machine *m, const char *name,
+                         struct st_err *err);
 
 /* Load what it boots and let the vCPUs run. 0, or -errno with a sentence; then
  * it can only be stopped. The I/O loops run. */

@@ -45,6 +45,7 @@ struct machine_function {
     struct st_pci *pci;      /* borrowed */
     struct st_pci_kvm *plug; /* owned */
     struct st_machine *machine;
+    const char *name; /* borrowed */
     unsigned slot;
     struct st_access reset;
 };
@@ -60,6 +61,8 @@ struct st_machine {
     struct st_platform platform;
     struct machine_function function[ST_MACHINE_SLOTS];
     unsigned nfunctions;
+    unsigned order[ST_MACHINE_SLOTS]; /* slots that firmware boots from */
+    unsigned norder;
 
     struct st_vcpu_state *power_on; /* owned: each vCPU's */
     struct st_chips_state chips;    /* likewise */

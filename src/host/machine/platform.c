@@ -8,11 +8,15 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "machine_private.h"
+#include "mem.h"
+#include "wire.h"
 
+enum { BIOS_MIN = 64 << 10, BIOS_MAX = 8 << 20 };
 enum { MTRR_DEFAULT = 0x2ff, MTRR_WRITE_BACK = 0xc06 };
 
 /* ---- Serial ports ---- */
@@ -182,7 +186,64 @@ boot_linux(struct st_platform *p, struct st_err *err)
 int
 st_platform_boot(struct st_platform *p, struct st_err *err)
 {
-    return boot_linux(p, err);
+    /* Firmware is where the vCPUs' reset state leads. */
+    return p->machine->opts.bios ? 0 : boot_linux(p, err);
+}
+
+/* ---- Firmware ---- */
+
+/* Read IMAGE, whole pages of at most ST_MACHINE_RAM_ROM_MAX, into the ROM. */
+static int
+load_bios(struct st_platform *p, const char *path, struct st_err *err)
+{
+    st_autoclose int fd = open(path, O_RDONLY | O_CLOEXEC);
+    st_autofree uint8_t *image = NULL;
+    struct stat sb;
+    ssize_t n;
+
+    if (fd < 0 || fstat(fd, &sb) < 0)
+        return st_err_set(err, errno, "'%s': %s", path,
+                          st_strerror_open(path, false, -errno));
+    if (!S_ISREG(sb.st_mode) || sb.st_size < BIOS_MIN ||
+        sb.st_size > BIOS_MAX || sb.st_size % BIOS_MIN)
+        return st_err_set(err, EINVAL,
+                          "'%s' is no firmware: expected a multiple of 64 KiB, "
+                          "up to 8 MiB",
+                          path);
+    image = malloc((size_t)sb.st_size);
+    if (!image)
+        return st_err_set(err, ENOMEM, "no memory");
+    n = pread(fd, image, (size_t)sb.st_size, 0);
+    if (n != sb.st_size)
+        return st_err_set(err, n < 0 ? errno : EIO, "'%s': %s", path,
+                          n < 0 ? st_strerror(-errno) : "it was cut short");
+    if (st_machine_ram_set_rom(&p->machine->ram, image, (uint64_t)n) < 0)
+        return st_err_set(err, ENOMEM, "no memory");
+    return 0;
+}
+
+static int
+make_fw_cfg(struct st_platform *p, const struct st_guest_ram *ram, unsigned n)
+{
+    const le16 sercon = le16_of(ST_SERIAL_COM1);
+    int rc = st_fw_cfg_create(p->machine->ports, ram, n, p->machine->opts.cpus,
+                              &p->fw_cfg);
+
+    if (rc == 0)
+        rc = st_fw_cfg_add_acpi(p->fw_cfg, &p->acpi);
+    if (rc == 0)
+        rc = st_fw_cfg_add_e820(p->fw_cfg, true);
+    /* SeaBIOS has its screen there, since there is no other. */
+    if (rc == 0)
+        rc = st_fw_cfg_add(p->fw_cfg, "etc/sercon-port", &sercon,
+                           sizeof(sercon));
+    return rc;
+}
+
+int
+st_platform_boot_order(struct st_platform *p, const unsigned *slot, unsigned n)
+{
+    return p->fw_cfg ? st_fw_cfg_add_boot_order(p->fw_cfg, slot, n) : -ENOTSUP;
 }
 
 /* ---- Power management, PCI ---- */
@@ -222,6 +283,31 @@ static const struct st_pm_ops pm_ops = {.line = pm_line,
                                         .reset = pm_reset,
                                         .now_ns = pm_now};
 
+static const struct st_misc_ops misc_ops = {.reset = pm_reset};
+
+static uint64_t
+cmos_now(void *arg)
+{
+    struct timespec t;
+
+    (void)arg;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+static int
+make_cmos(struct st_platform *p)
+{
+    const struct st_machine *m = p->machine;
+    const struct st_cmos_options o = {.ram_low = m->ram.low,
+                                      .ram_above_4g = m->ram.size - m->ram.low,
+                                      .cpus = m->opts.cpus,
+                                      .boot = {ST_CMOS_BOOT_DISK},
+                                      .now_ns = cmos_now};
+
+    return st_cmos_create(m->ports, &o, &p->cmos);
+}
+
 unsigned
 st_platform_intx(unsigned slot)
 {
@@ -253,6 +339,8 @@ st_platform_init(struct st_platform *p, struct st_machine *m,
     p->machine = m;
     p->kernel = p->initrd = -1;
     rc = open_files(p, err);
+    if (rc == 0 && m->opts.bios)
+        rc = load_bios(p, m->opts.bios, err);
     if (rc < 0)
         return rc;
     guest_ram(&m->ram, ram);
@@ -265,6 +353,12 @@ st_platform_init(struct st_platform *p, struct st_machine *m,
         rc = st_pm_create(m->ports, &pm_ops, p, &p->pm);
     if (rc == 0)
         rc = st_pci_bus_create(m->ports, m->memory, p->pm, &p->bus);
+    if (rc == 0)
+        rc = st_misc_create(m->ports, &misc_ops, p, &p->misc);
+    if (rc == 0)
+        rc = make_cmos(p);
+    if (rc == 0 && m->opts.bios)
+        rc = make_fw_cfg(p, ram, m->ram.parts);
     return rc < 0 ? st_err_set(err, -rc, "no memory") : 0;
 }
 
@@ -278,6 +372,9 @@ st_platform_fini(struct st_platform *p)
             st_console_attach(p->serial[i].console, NULL);
         st_serial_destroy(p->serial[i].serial);
     }
+    st_fw_cfg_destroy(p->fw_cfg);
+    st_cmos_destroy(p->cmos);
+    st_misc_destroy(p->misc);
     st_pci_bus_destroy(p->bus);
     st_pm_destroy(p->pm);
     st_acpi_free(&p->acpi);
@@ -298,4 +395,8 @@ st_platform_reset(struct st_platform *p)
             st_serial_reset(p->serial[i].serial);
     st_pm_reset(p->pm);
     st_pci_bus_reset(p->bus);
+    st_cmos_reset(p->cmos);
+    st_misc_reset(p->misc);
+    if (p->fw_cfg)
+        st_fw_cfg_reset(p->fw_cfg);
 }

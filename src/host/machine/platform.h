@@ -7,6 +7,9 @@
 
 #include "acpi.h"
 #include "boot_linux.h"
+#include "cmos.h"
+#include "fw_cfg.h"
+#include "misc.h"
 #include "pci_host.h"
 #include "serial.h"
 
@@ -24,8 +27,11 @@ struct st_platform_serial {
 struct st_platform {
     struct st_machine *machine;
     struct st_platform_serial serial[2];
-    struct st_pm *pm;       /* owned */
-    struct st_pci_bus *bus; /* owned */
+    struct st_pm *pm;         /* owned */
+    struct st_pci_bus *bus;   /* owned */
+    struct st_cmos *cmos;     /* owned */
+    struct st_misc *misc;     /* owned */
+    struct st_fw_cfg *fw_cfg; /* owned: with firmware; or NULL */
     struct st_acpi acpi;
     uint64_t pci64;                            /* the 64-bit PCI window */
     int kernel, initrd;                        /* owned; -1: none */
@@ -49,6 +55,12 @@ int st_platform_add_pci(struct st_platform *p, unsigned slot,
 
 /* It is there no longer; no vCPU runs. */
 void st_platform_remove_pci(struct st_platform *p, unsigned slot);
+
+/* All functions are there: tell firmware what to boot from, in this order. N 0:
+ * whatever it finds. 0 or -errno of st_fw_cfg_add_boot_order; -ENOTSUP: there
+ * is no firmware. */
+int st_platform_boot_order(struct st_platform *p, const unsigned *slot,
+                           unsigned n);
 
 /* All devices as after power-on. The vCPUs are parked. */
 void st_platform_reset(struct st_platform *p);
