@@ -89,7 +89,7 @@ struct st_graph_nvme_opts {
     unsigned queues, entries, vectors, namespaces; /* as of st_nvme_opts */
     bool intx, mapped;
     bool write_multiple; /* of the door: see st_vfio_user_opts */
-    unsigned poll_us; /* or ST_NVME_POLL_ALWAYS */
+    unsigned poll_us;    /* or ST_NVME_POLL_ALWAYS */
 };
 
 /* A controller NAME. Names of doors and controllers are distinct. -EINVAL,

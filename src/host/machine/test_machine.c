@@ -1,0 +1,457 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A machine's life, with firmware of a few instructions: it speaks, switches
+ * off, resets, faults, or spins; others pause, reset and stop it. A software
+ * KVM is enough.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "console.h"
+#include "kvm.h"
+#include "machine.h"
+
+#define KVM "/dev/kvm"
+#define MIB (UINT64_C(1) << 20)
+
+enum { ROM = 64 << 10, VECTOR = 0xfff0, SECONDS = 60 };
+
+/* cli; mov $0x3f8, %dx; mov $'A', %al; out %al, %dx; then one of these. */
+static const uint8_t hello[] = {0xfa, 0xba, 0xf8, 0x03, 0xb0, 'A', 0xee};
+/* jmp 0 */
+static const uint8_t vector[] = {0xe9, 0x0d, 0x00};
+/* mov $0x604, %dx; mov $0x3400, %ax; out %ax, %dx; hlt; jmp .-1 */
+static const uint8_t off[] = {0xba, 0x04, 0x06, 0xb8, 0x00,
+                              0x34, 0xef, 0xf4, 0xeb, 0xfd};
+/* mov $0xcf9, %dx; mov $6, %al; out %al, %dx; hlt; jmp .-1 */
+static const uint8_t again[] = {0xba, 0xf9, 0x0c, 0xb0, 0x06,
+                                0xee, 0xf4, 0xeb, 0xfd};
+/* jmp . */
+static const uint8_t spin[] = {0xeb, 0xfe};
+/* out %al, $0x80; jmp .-2 */
+static const uint8_t exits[] = {0xe6, 0x80, 0xeb, 0xfc};
+/* lidt %cs:0x100, which is zeroes; int3 */
+static const uint8_t fault[] = {0x2e, 0x0f, 0x01, 0x1e, 0x00, 0x01, 0xcc};
+
+static struct rig {
+    struct st_domain *domain;
+    struct st_loop *loop;
+    struct st_console *console;
+    struct st_machine *machine;
+    struct st_machine_call call;
+    int out[2];
+    char path[64];
+    unsigned events[3]; /* by enum st_machine_event */
+    unsigned wanted;    /* resets, until `happened` */
+    bool happened, done, late;
+    int rc;
+    struct st_timer timer;
+} rig;
+
+static void
+event(void *arg, enum st_machine_event e)
+{
+    (void)arg;
+    rig.events[e]++;
+    rig.happened = e != ST_MACHINE_RESET || rig.events[e] >= rig.wanted;
+}
+
+static void
+write_rom(const uint8_t *code, size_t len)
+{
+    uint8_t *rom = calloc(1, ROM);
+    int fd;
+
+    assert_non_null(rom);
+    memcpy(rom, hello, sizeof(hello));
+    memcpy(rom + sizeof(hello), code, len);
+    memcpy(rom + VECTOR, vector, sizeof(vector));
+    strcpy(rig.path, "/tmp/test_machine.XXXXXX");
+    fd = mkstemp(rig.path);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, rom, ROM), ROM);
+    close(fd);
+    free(rom);
+}
+
+static void
+open_rig(const uint8_t *code, size_t len, unsigned cpus, bool no_reboot)
+{
+    struct st_domain_opts d = {.engine = "threads"};
+    struct st_console_opts c = {.in = -1, .listen = -1};
+    struct st_machine_opts o = {.any_kvm = true,
+                                .memory = 16 * MIB,
+                                .cpus = cpus,
+                                .no_reboot = no_reboot,
+                                .event = event};
+    struct st_err err;
+
+    memset(&rig, 0, sizeof(rig));
+    rig.wanted = 1;
+    write_rom(code, len);
+    assert_int_equal(st_domain_create(&d, &rig.domain, NULL), 0);
+    assert_int_equal(st_loop_create(rig.domain, &rig.loop, NULL), 0);
+    assert_int_equal(pipe(rig.out), 0);
+    fcntl(rig.out[0], F_SETFL, O_NONBLOCK);
+    c.loop = rig.loop;
+    c.out = rig.out[1];
+    assert_int_equal(st_console_create(&c, &rig.console), 0);
+    o.home = rig.loop;
+    o.bios = rig.path;
+    o.serial[0] = rig.console;
+    assert_int_equal(st_machine_create(&o, &rig.machine, &err), 0);
+    unlink(rig.path);
+}
+
+static void
+too_late(struct st_timer *t)
+{
+    (void)t;
+    rig.late = rig.happened = rig.done = true;
+}
+
+/* Until *FLAG; not for ever. */
+static void
+wait_for(bool *flag)
+{
+    rig.timer.fire = too_late;
+    st_timer_set(rig.loop, &rig.timer,
+                 rig.loop->now + SECONDS * UINT64_C(1000000000));
+    st_loop_wait(rig.loop, flag);
+    st_timer_stop(rig.loop, &rig.timer);
+    assert_false(rig.late);
+}
+
+static void
+call_done(struct st_machine_call *c, int rc)
+{
+    (void)c;
+    rig.rc = rc;
+    rig.done = true;
+}
+
+static int
+do_call(void (*call)(struct st_machine *m, struct st_machine_call *c))
+{
+    rig.done = false;
+    rig.call.done = call_done;
+    call(rig.machine, &rig.call);
+    wait_for(&rig.done);
+    return rig.rc;
+}
+
+static void
+start(void)
+{
+    struct st_err err;
+
+    assert_int_equal(st_machine_start(rig.machine, &err), 0);
+}
+
+static enum st_machine_state
+state(void)
+{
+    struct st_machine_stats s;
+
+    st_machine_stats(rig.machine, &s);
+    return s.state;
+}
+
+/* Exits of vCPU 0 to ports. */
+static uint64_t
+io_exits(void)
+{
+    uint64_t n, sum = 0;
+    const char *name;
+
+    for (unsigned i = 0; (name = st_machine_exit(rig.machine, 0, i, &n)); i++)
+        if (strcmp(name, "io") == 0)
+            sum = n;
+    return sum;
+}
+
+static void
+nap_over(struct st_timer *t)
+{
+    (void)t;
+    rig.done = true;
+}
+
+static void
+nap(void)
+{
+    rig.done = false;
+    rig.timer.fire = nap_over;
+    st_timer_set(rig.loop, &rig.timer, rig.loop->now + 20000000);
+    st_loop_wait(rig.loop, &rig.done);
+}
+
+static void
+wait_for_exits(uint64_t more_than)
+{
+    for (unsigned i = 0; i < SECONDS * 50 && io_exits() <= more_than; i++)
+        nap();
+    assert_true(io_exits() > more_than);
+}
+
+static void
+close_rig(const char *said)
+{
+    char text[64] = "";
+
+    assert_int_equal(do_call(st_machine_stop), 0);
+    assert_int_equal(do_call(st_machine_pause), -ESHUTDOWN);
+    assert_int_equal(do_call(st_machine_stop), 0);
+    st_machine_destroy(rig.machine);
+    st_console_destroy(rig.console);
+    if (said) {
+        ssize_t n = read(rig.out[0], text, sizeof(text) - 1);
+
+        assert_true(n >= 0 || errno == EAGAIN);
+        assert_string_equal(text, said);
+    }
+    close(rig.out[0]);
+    close(rig.out[1]);
+    st_timer_stop(rig.loop, &rig.timer);
+    st_loop_destroy(rig.loop);
+    st_domain_destroy(rig.domain);
+}
+
+static void
+a_guest_switches_off(void **s)
+{
+    (void)s;
+    open_rig(off, sizeof(off), 1, false);
+    assert_int_equal(state(), ST_MACHINE_MADE);
+    start();
+    wait_for(&rig.happened);
+    assert_int_equal(rig.events[ST_MACHINE_OFF], 1);
+    assert_int_equal(state(), ST_MACHINE_ENDED);
+    assert_int_equal(do_call(st_machine_pause), -EBUSY);
+    close_rig("A");
+}
+
+static void
+a_guest_that_is_off_is_switched_on_by_reset(void **s)
+{
+    (void)s;
+    open_rig(off, sizeof(off), 1, false);
+    start();
+    wait_for(&rig.happened);
+    rig.happened = false;
+    assert_int_equal(do_call(st_machine_reset), 0);
+    wait_for(&rig.happened);
+    assert_int_equal(rig.events[ST_MACHINE_OFF], 2);
+    close_rig("AA");
+}
+
+static void
+a_guest_resets_itself(void **s)
+{
+    struct st_machine_stats stats;
+
+    (void)s;
+    open_rig(again, sizeof(again), 2, false);
+    rig.wanted = 4;
+    start();
+    wait_for(&rig.happened);
+    st_machine_stats(rig.machine, &stats);
+    assert_true(stats.resets >= 3);
+    assert_int_equal(rig.events[ST_MACHINE_OFF], 0);
+    close_rig(NULL);
+}
+
+static void
+without_reboot_a_reset_is_the_end(void **s)
+{
+    (void)s;
+    open_rig(again, sizeof(again), 1, true);
+    start();
+    wait_for(&rig.happened);
+    nap();
+    assert_int_equal(rig.events[ST_MACHINE_RESET], 1);
+    assert_int_equal(state(), ST_MACHINE_ENDED);
+    close_rig("A");
+}
+
+/* Is there hardware behind it? What emulates instructions does not fault as a
+ * CPU does. */
+static bool
+hardware(void)
+{
+    struct st_kvm k;
+    bool yes =
+        st_kvm_open(KVM, 1, &k, NULL) == 0 && st_kvm_check(&k, NULL) == 0;
+
+    st_kvm_close(&k);
+    return yes;
+}
+
+static void
+a_triple_fault_is_a_reset(void **s)
+{
+    (void)s;
+    if (!hardware())
+        skip();
+    open_rig(fault, sizeof(fault), 1, true);
+    start();
+    wait_for(&rig.happened);
+    assert_int_equal(rig.events[ST_MACHINE_RESET], 1);
+    close_rig("A");
+}
+
+static void
+a_guest_that_spins_is_paused_and_stopped(void **s)
+{
+    (void)s;
+    open_rig(spin, sizeof(spin), 2, false);
+    start();
+    wait_for_exits(0);
+    for (unsigned i = 0; i < 20; i++) {
+        assert_int_equal(do_call(st_machine_resume), -EBUSY);
+        assert_int_equal(do_call(st_machine_pause), 0);
+        assert_int_equal(state(), ST_MACHINE_PAUSED);
+        assert_int_equal(do_call(st_machine_pause), -EBUSY);
+        assert_int_equal(do_call(st_machine_resume), 0);
+        assert_int_equal(state(), ST_MACHINE_RUNS);
+    }
+    close_rig("A");
+}
+
+static void
+a_paused_guest_does_nothing(void **s)
+{
+    uint64_t n;
+
+    (void)s;
+    open_rig(exits, sizeof(exits), 1, false);
+    start();
+    for (unsigned i = 0; i < 20; i++) {
+        wait_for_exits(io_exits());
+        assert_int_equal(do_call(st_machine_pause), 0);
+        n = io_exits();
+        nap();
+        assert_int_equal(io_exits(), n);
+        assert_int_equal(do_call(st_machine_resume), 0);
+    }
+    close_rig("A");
+}
+
+static void
+a_reset_keeps_a_pause(void **s)
+{
+    uint64_t n;
+
+    (void)s;
+    open_rig(exits, sizeof(exits), 1, false);
+    start();
+    wait_for_exits(0);
+    assert_int_equal(do_call(st_machine_pause), 0);
+    assert_int_equal(do_call(st_machine_reset), 0);
+    assert_int_equal(state(), ST_MACHINE_PAUSED);
+    n = io_exits();
+    nap();
+    assert_int_equal(io_exits(), n);
+    assert_int_equal(do_call(st_machine_resume), 0);
+    wait_for_exits(n);
+    close_rig(NULL);
+}
+
+static void
+one_that_never_ran_is_stopped(void **s)
+{
+    (void)s;
+    open_rig(spin, sizeof(spin), 2, false);
+    assert_int_equal(do_call(st_machine_pause), -EBUSY);
+    assert_int_equal(do_call(st_machine_reset), -EBUSY);
+    close_rig("");
+}
+
+/* ---- Without KVM ---- */
+
+static void
+wrong_options_are_one_sentence(void **s)
+{
+    struct st_machine_opts o = {.memory = 16 * MIB, .cpus = 1};
+    struct st_machine *m;
+    struct st_err err;
+
+    (void)s;
+    assert_int_equal(st_machine_create(&o, &m, &err), -EINVAL);
+    assert_string_equal(err.text, "expected a kernel or firmware");
+    o.kernel = o.bios = "x";
+    assert_int_equal(st_machine_create(&o, &m, &err), -EINVAL);
+    o.bios = NULL;
+    o.cpus = 65;
+    assert_int_equal(st_machine_create(&o, &m, &err), -EINVAL);
+    assert_string_equal(err.text, "65 CPUs: expected 1 to 64");
+    o.cpus = 1;
+    o.kvm = "/nowhere/kvm";
+    assert_int_equal(st_machine_create(&o, &m, &err), -ENOENT);
+}
+
+static void
+wrong_files_are_one_sentence(void **s)
+{
+    struct st_domain_opts d = {.engine = "threads"};
+    struct st_machine_opts o = {.any_kvm = true, .memory = 16 * MIB, .cpus = 1};
+    struct st_domain *domain;
+    struct st_machine *m;
+    struct st_err err;
+
+    (void)s;
+    assert_int_equal(st_domain_create(&d, &domain, NULL), 0);
+    assert_int_equal(st_loop_create(domain, &o.home, NULL), 0);
+    o.bios = "/nowhere/bios";
+    assert_int_equal(st_machine_create(&o, &m, &err), -ENOENT);
+    assert_non_null(strstr(err.text, "/nowhere/bios"));
+    o.bios = "/dev/null";
+    assert_int_equal(st_machine_create(&o, &m, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "is no firmware"));
+    o.bios = NULL;
+    o.kernel = "/nowhere/kernel";
+    assert_int_equal(st_machine_create(&o, &m, &err), -ENOENT);
+    o.kernel = "/dev/null";
+    o.initrd = "/nowhere/initrd";
+    assert_int_equal(st_machine_create(&o, &m, &err), -ENOENT);
+    assert_non_null(strstr(err.text, "/nowhere/initrd"));
+    st_loop_destroy(o.home);
+    st_domain_destroy(domain);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest anywhere[] = {
+        cmocka_unit_test(wrong_options_are_one_sentence),
+    };
+    const struct CMUnitTest with_kvm[] = {
+        cmocka_unit_test(wrong_files_are_one_sentence),
+        cmocka_unit_test(a_guest_switches_off),
+        cmocka_unit_test(a_guest_that_is_off_is_switched_on_by_reset),
+        cmocka_unit_test(a_guest_resets_itself),
+        cmocka_unit_test(without_reboot_a_reset_is_the_end),
+        cmocka_unit_test(a_triple_fault_is_a_reset),
+        cmocka_unit_test(a_guest_that_spins_is_paused_and_stopped),
+        cmocka_unit_test(a_paused_guest_does_nothing),
+        cmocka_unit_test(a_reset_keeps_a_pause),
+        cmocka_unit_test(one_that_never_ran_is_stopped),
+    };
+    int failed = cmocka_run_group_tests(anywhere, NULL, NULL);
+
+    if (access(KVM, R_OK | W_OK) == 0)
+        failed += cmocka_run_group_tests(with_kvm, NULL, NULL);
+    else
+        puts("skip: no " KVM " that we may use");
+    return failed;
+}
