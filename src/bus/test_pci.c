@@ -148,8 +148,10 @@ setup(void **state)
 
     (void)state;
     memset(&toy, 0, sizeof(toy));
-    toy.host = (struct st_pci_host){host_msix, host_intx, host_moved,
-                                    host_changed, false};
+    toy.host = (struct st_pci_host){.msix = host_msix,
+                                    .intx = host_intx,
+                                    .bars_moved = host_moved,
+                                    .msix_changed = host_changed};
     st_pci_init(&toy.pci, &toy_ops, &id);
     st_pci_add_bar(&toy.pci, 0, 0x10000, ST_PCI_BAR_64);
     st_pci_add_bar(&toy.pci, 4, 0x1000, ST_PCI_BAR_64 | ST_PCI_BAR_PREFETCH);
