@@ -7,6 +7,7 @@
  */
 #include <pthread.h>
 #include <sched.h>
+#include <unistd.h>
 
 #include "test_nvme_rig.h"
 
@@ -351,6 +352,93 @@ rules_are_replaced_under_load(void **state)
     }
 }
 
+/* ---- Bells ---- */
+
+/* A host that turns doorbells into eventfds. */
+static struct bells {
+    _Atomic int fd[2 * (QUEUES + 1)]; /* by doorbell, + 1; 0: a register */
+    _Atomic unsigned wrong;
+} bells;
+
+static void
+bell(struct st_pci_host *h, unsigned bar, uint64_t offset, unsigned len, int fd,
+     bool on)
+{
+    uint64_t i = (offset - 0x1000) / 4;
+
+    (void)h;
+    if (bar != 0 || len != 4 || i >= 2 * (QUEUES + 1) || i < 2 || i % 2 ||
+        fd < 0 || atomic_load(&bells.fd[i]) != (on ? 0 : fd + 1))
+        atomic_fetch_add(&bells.wrong, 1);
+    else
+        atomic_store(&bells.fd[i], on ? fd + 1 : 0);
+}
+
+static bool
+have_bells(bool want)
+{
+    for (unsigned q = 1; q <= QUEUES; q++)
+        if (!atomic_load(&bells.fd[2 * q]) == want)
+            return false;
+    return true;
+}
+
+/* N reads of queue QID, told by its bell alone. */
+static void
+by_bell(struct rig *r, unsigned qid, unsigned n)
+{
+    const uint64_t one = 1;
+
+    for (unsigned i = 0; i < n; i++) {
+        struct rig_queue *q = &r->q[qid];
+        struct nvme_cqe e = {0};
+        uint32_t head = q->head;
+
+        rig_put(r, qid, rig_rw(NVME_READ, i % 64, 1, RIG_DATA));
+        atomic_store(rig_word(r, r->shadow, 2 * qid), q->tail);
+        assert_int_equal(
+            write(atomic_load(&bells.fd[2 * qid]) - 1, &one, sizeof(one)),
+            sizeof(one));
+        rig_until(r, rig_peek(r, qid, &e));
+        assert_int_equal(rig_status(&e), NVME_OK);
+        rig_ring_cq(r, qid, head);
+    }
+}
+
+static void
+doorbells_become_eventfds(void **state)
+{
+    (void)state;
+    for_each_engine(e)
+    {
+        struct rig *r = start(engines[e], (struct st_nvme_opts){0});
+        uint64_t doorbells;
+
+        memset(&bells, 0, sizeof(bells));
+        r->host.bell = bell;
+        for (unsigned q = 1; q <= 2; q++)
+            rig_pair(r, q, 32, 16);
+        assert_true(have_bells(false)); /* nothing is shadowed */
+        rig_shadow(r);
+        for (unsigned q = 3; q <= QUEUES; q++)
+            rig_pair(r, q, 32, 16);
+        rig_until(r, have_bells(true));
+        doorbells = rig_counter(r, "doorbells");
+        for (unsigned q = 1; q <= QUEUES; q++)
+            by_bell(r, q, 50);
+        /* Nobody has asked for those of completion queues, but that a driver
+         * rings once in each lap of 16. */
+        assert_true(rig_counter(r, "doorbells") - doorbells <= 4 * QUEUES);
+        assert_true(rig_counter(r, "bells") >= 1);
+        assert_int_equal(rig_delete_sq(r, 2), NVME_OK);
+        assert_int_equal(atomic_load(&bells.fd[4]), 0);
+        rig_disable(r);
+        assert_true(have_bells(false));
+        assert_int_equal(atomic_load(&bells.wrong), 0);
+        rig_free(r);
+    }
+}
+
 int
 main(void)
 {
@@ -361,6 +449,7 @@ main(void)
         cmocka_unit_test(registers_are_written_from_everywhere),
         cmocka_unit_test(data_memory_goes_under_load),
         cmocka_unit_test(rules_are_replaced_under_load),
+        cmocka_unit_test(doorbells_become_eventfds),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
