@@ -398,6 +398,59 @@ a_file_that_is_not_there_is_said(void **state)
     st_settings_free(&s);
 }
 
+/* With a machine, a controller without a socket is in one of its slots. */
+static int
+take_controllers(struct st_settings *s, const char *const *text,
+                 struct st_err *err)
+{
+    int rc = 0;
+
+    *s = (struct st_settings){.machine = true};
+    for (; rc == 0 && *text; text++)
+        rc = st_settings_nvme(s, *text, err);
+    return rc ? rc : st_settings_check(s, err);
+}
+
+static void
+a_machine_has_slots(void **state)
+{
+    static const char *const right[] = {
+        "id=a,slot=3", "id=b", "id=c,vfio-user=/s", "id=d,pcie_port=p", NULL};
+    static const struct {
+        const char *text[3], *sentence;
+    } wrong[] = {
+        {{"id=a,slot=0"}, "slot"},
+        {{"id=a,slot=32"}, "slot"},
+        {{"id=a,slot=1,vfio-user=/s"}, "only one of vfio-user="},
+        {{"id=a,vpci"}, "use slot=N or vfio-user=PATH"},
+        {{"id=a,mode=600"}, "mode= is of the socket"},
+        {{"id=a,doorbells=mapped"}, "doorbells=mapped is for vfio-user=PATH"},
+        {{"id=a,slot=2", "id=b,slot=2"}, "slot 2 is taken by 'a'"},
+        {{"id=a,pcie_port=p", "id=b,pcie_port=p"}, "'p' is taken by 'a'"},
+    };
+    struct st_settings s;
+    struct st_err err;
+
+    (void)state;
+    if (take_controllers(&s, right, &err))
+        fail_msg("%s", err.text);
+    assert_true(s.nvme[0].plugged && s.nvme[1].plugged && s.nvme[3].plugged);
+    assert_false(s.nvme[2].plugged);
+    assert_int_equal(s.nvme[0].slot, 3);
+    assert_int_equal(s.nvme[1].slot, 0);
+    assert_string_equal(s.nvme[3].port, "p");
+    st_settings_free(&s);
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        assert_int_equal(take_controllers(&s, wrong[i].text, &err), -EINVAL);
+        if (!strstr(err.text, wrong[i].sentence))
+            fail_msg("'%s', expected '%s'", err.text, wrong[i].sentence);
+        st_settings_free(&s);
+    }
+    /* It may have nothing else. */
+    s = (struct st_settings){.machine = true};
+    assert_int_equal(st_settings_check(&s, &err), 0);
+}
+
 int
 main(void)
 {
@@ -409,6 +462,7 @@ main(void)
         cmocka_unit_test(options_may_stand_in_the_file),
         cmocka_unit_test(ids_are_distinct),
         cmocka_unit_test(a_file_that_is_not_there_is_said),
+        cmocka_unit_test(a_machine_has_slots),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
