@@ -36,6 +36,60 @@ registers_read_as_they_should(void **state)
     rig_free(r);
 }
 
+static uint32_t
+config(struct rig *r, unsigned at, unsigned len)
+{
+    return st_pci_config_read(r->pci, at, len);
+}
+
+/* Where the capability ID is. */
+static unsigned
+capability(struct rig *r, uint8_t id)
+{
+    unsigned at = config(r, 0x34, 1);
+
+    for (unsigned n = 0; at && config(r, at, 1) != id; n++) {
+        assert_true(n < 8);
+        at = config(r, at + 1, 1);
+    }
+    assert_int_not_equal(at, 0);
+    return at;
+}
+
+static uint32_t
+bar_size(struct rig *r, unsigned bar)
+{
+    st_pci_config_write(r->pci, 0x10 + 4 * bar, 4, 0xffffffff);
+    return ~(config(r, 0x10 + 4 * bar, 4) & ~0xfu) + 1;
+}
+
+static void
+the_function_is_as_drivers_look_for_it(void **state)
+{
+    struct rig *r = rig_new(&(struct rig_opts){.nvme.queues = 300});
+    unsigned msix, express;
+
+    (void)state;
+    assert_int_equal(config(r, 0, 4), 0xc03e1414);
+    assert_int_equal(config(r, 8, 4) >> 8, 0x010802);
+    assert_int_equal(config(r, 0x2c, 4), 0x00001414);
+    assert_int_equal(config(r, 0x3d, 1), 0); /* no pin */
+    assert_int_equal(config(r, 0x10, 4) & 15,
+                     4); /* 64 bits, not prefetchable */
+    assert_int_equal(bar_size(r, 0), 0x10000);
+    /* 301 vectors of 16 bytes, their pending bits, a power of two. */
+    msix = capability(r, 0x11);
+    assert_int_equal(config(r, msix + 2, 2) & 0x7ff, 300);
+    assert_int_equal(config(r, msix + 4, 4), 4); /* the table: BAR 4, 0 */
+    assert_int_equal(config(r, msix + 8, 4), 4 | 301 * 16);
+    assert_int_equal(bar_size(r, 4), 0x2000);
+    express = capability(r, 0x10);
+    assert_int_equal(config(r, express + 2, 2) & 0xff, 2); /* an endpoint, v2 */
+    assert_true(config(r, express + 4, 4) & 1 << 28);      /* function reset */
+    assert_int_equal(config(r, capability(r, 0x01) + 4, 2) & 3, 0); /* D0 */
+    rig_free(r);
+}
+
 static void
 mqes_follows_the_option(void **state)
 {
@@ -617,6 +671,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(registers_read_as_they_should),
+        cmocka_unit_test(the_function_is_as_drivers_look_for_it),
         cmocka_unit_test(mqes_follows_the_option),
         cmocka_unit_test(halves_of_base_addresses_work_alone),
         cmocka_unit_test(base_addresses_are_locked_while_enabled),

@@ -168,6 +168,34 @@ a_resize_is_told_and_seen(void **state)
     rig_free(r);
 }
 
+/* Identify Controller's NN: whoever boots asks for each up to it. */
+static uint32_t
+nn(struct rig *r)
+{
+    le32 v;
+
+    assert_int_equal(
+        rig_do(r, 0, rig_admin(NVME_ADMIN_IDENTIFY, 0, RIG_DATA, 1, 0), NULL),
+        NVME_OK);
+    memcpy(&v, (uint8_t *)rig_at(r, RIG_DATA) + 516, sizeof(v));
+    return le32_get(v);
+}
+
+static void
+their_greatest_number_is_always_the_same(void **state)
+{
+    struct rig *r = rig_ready(&(struct rig_opts){.nvme.namespaces = 40});
+
+    (void)state;
+    assert_int_equal(nn(r), 40);
+    assert_int_equal(add(r, 40, NULL), 0);
+    assert_int_equal(nn(r), 40);
+    assert_int_equal(remove_ns(r, 1, SECOND), 0);
+    assert_int_equal(remove_ns(r, 40, SECOND), 0);
+    assert_int_equal(nn(r), 40);
+    rig_free(r);
+}
+
 /* Which changes there were is read, and the next one is asked for. */
 static void
 ask_again(struct rig *r)
@@ -378,6 +406,7 @@ main(void)
         cmocka_unit_test(commands_under_way_end_before_removal_does),
         cmocka_unit_test(removal_gives_up_and_can_be_asked_again),
         cmocka_unit_test(a_resize_is_told_and_seen),
+        cmocka_unit_test(their_greatest_number_is_always_the_same),
         cmocka_unit_test(changes_are_told_at_once),
         cmocka_unit_test(a_read_only_attachment_takes_no_writes),
         cmocka_unit_test(a_broadcast_flush_reaches_all),
