@@ -55,6 +55,7 @@ class Door:
         self.options = options
         self.disks = disks     # SPECs
         self.more = []         # words more for strata
+        self.controllers = 1   # nvme0, nvme1, ...
         self.faults = ""       # rules from the start, for controllers
         self.folder = folder   # logs and images
         self.sockets = sockets # a short path, for Unix sockets
@@ -146,12 +147,19 @@ class VfioUser(Door):
     modules = ("nvme",)
     ending = "SIGTERM ends strata with 0"
 
+    def names_of_controllers(self):
+        return [f"nvme{i}" for i in range(self.controllers)]
+
+    def socket(self, controller):
+        return os.path.join(self.sockets, controller)
+
     def open(self):
-        socket = os.path.join(self.sockets, "nvme0")
         self.must_know("serve")
-        words = ",".join(["id=nvme0", f"vfio-user={socket}",
-                          *self.options.controller])
-        argv = [self.options.strata, "serve", "--nvme-pci", words]
+        argv = [self.options.strata, "serve"]
+        for name in self.names_of_controllers():
+            argv += ["--nvme-pci", ",".join(
+                [f"id={name}", f"vfio-user={self.socket(name)}",
+                 *self.options.controller])]
         for spec in self.disks:
             argv += ["--disk", spec if ",on=" in spec else f"{spec},on=nvme0"]
         if self.faults:
@@ -159,14 +167,17 @@ class VfioUser(Door):
             with open(rules, "w", encoding="utf-8") as f:
                 f.write(self.faults)
             argv += ["--faults", rules]
-        self.serve(argv + ["--api", self.api, *self.more], socket)
+        self.serve(argv + ["--api", self.api, *self.more],
+                   self.socket(self.names_of_controllers()[-1]))
 
     def qemu(self):
-        return ["-device", json.dumps({
-            "driver": "vfio-user-pci", "id": "nvme0",
-            **json.loads(self.options.device),
-            "socket": {"type": "unix",
-                       "path": os.path.join(self.sockets, "nvme0")}})]
+        argv = []
+        for name in self.names_of_controllers():
+            argv += ["-device", json.dumps({
+                "driver": "vfio-user-pci", "id": name,
+                **json.loads(self.options.device),
+                "socket": {"type": "unix", "path": self.socket(name)}})]
+        return argv
 
     def names(self):
         return [f"/dev/nvme0n{i + 1}" for i in range(len(self.disks))]

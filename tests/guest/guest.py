@@ -220,6 +220,7 @@ def judge(options, script, folder):
     sockets = tempfile.mkdtemp(prefix="st-")
     door = doors.DOORS[options.door](options, disks, folder, sockets)
     door.more = script.words("serve") + options.serve.split()
+    door.controllers = int(script.one("controllers", "1"))
     door.faults = "".join(script.lines("faults"))
     for name in door.consoles + ("qemu.log",): # of another time
         with contextlib.suppress(FileNotFoundError):
