@@ -139,6 +139,22 @@ removal_gives_up_and_can_be_asked_again(void **state)
     rig_free(r);
 }
 
+/* Which changes there were is read, and the next one is asked for. */
+static void
+ask_again(struct rig *r)
+{
+    struct nvme_cqe e;
+
+    assert_int_equal(rig_do(r, 0,
+                            rig_admin(NVME_ADMIN_GET_LOG_PAGE, 0, RIG_DATA,
+                                      1023 << 16 | 4, 0),
+                            NULL),
+                     NVME_OK);
+    rig_submit(r, 0, rig_admin(NVME_ADMIN_ASYNC_EVENT, 0, 0, 0, 0));
+    rig_steps(r, 30);
+    assert_false(rig_peek(r, 0, &e));
+}
+
 static void
 a_resize_is_told_and_seen(void **state)
 {
@@ -148,13 +164,7 @@ a_resize_is_told_and_seen(void **state)
     le64 v;
 
     (void)state;
-    assert_int_equal(rig_do(r, 0,
-                            rig_admin(NVME_ADMIN_GET_LOG_PAGE, 0, RIG_DATA,
-                                      1023 << 16 | 4, 0),
-                            NULL),
-                     NVME_OK);
-    rig_submit(r, 0, rig_admin(NVME_ADMIN_ASYNC_EVENT, 0, 0, 0, 0));
-    rig_steps(r, 30);
+    ask_again(r);
     assert_int_equal(rig_do(r, 1, last, NULL), DNR(0x080));
     assert_int_equal(st_testnode_set_size(r->node, 2 * RIG_DISK), 0);
     e = rig_reap(r, 0);
@@ -194,22 +204,6 @@ their_greatest_number_is_always_the_same(void **state)
     assert_int_equal(remove_ns(r, 40, SECOND), 0);
     assert_int_equal(nn(r), 40);
     rig_free(r);
-}
-
-/* Which changes there were is read, and the next one is asked for. */
-static void
-ask_again(struct rig *r)
-{
-    struct nvme_cqe e;
-
-    assert_int_equal(rig_do(r, 0,
-                            rig_admin(NVME_ADMIN_GET_LOG_PAGE, 0, RIG_DATA,
-                                      1023 << 16 | 4, 0),
-                            NULL),
-                     NVME_OK);
-    rig_submit(r, 0, rig_admin(NVME_ADMIN_ASYNC_EVENT, 0, 0, 0, 0));
-    rig_steps(r, 30);
-    assert_false(rig_peek(r, 0, &e));
 }
 
 /* A change is told within so many turns, no time having passed since BEFORE. */
