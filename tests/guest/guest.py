@@ -41,9 +41,11 @@ COMPLAINT = re.compile(
     r"^\[ *\d+\.\d+\].*(BUG:|WARNING:|Oops|INFO: task|general protection|"
     r"Kernel panic|Unable to handle|UBSAN|KASAN|refcount_t)")
 
+# On a machine with much to do an emulated timer can look broken, hence
+# no_timer_check.
 APPEND = ("console=ttyS0 loglevel=5 panic=-1 oops=panic nosoftlockup "
           "rcupdate.rcu_cpu_stall_suppress=1 random.trust_cpu=1 "
-          "nvme_core.multipath=N")
+          "no_timer_check nvme_core.multipath=N")
 
 
 class Counts:
