@@ -110,7 +110,7 @@ struct run {
     struct st_run_serial serial[ST_MACHINE_SERIALS];
     unsigned nserials;
     struct st_machine_call call; /* of the escape key */
-    bool calling, paused;
+    bool calling;
     bool failed; /* the machine has */
 };
 
@@ -248,11 +248,14 @@ static void
 key_done(struct st_machine_call *call, int rc)
 {
     struct run *r = st_container(call, struct run, call);
+    struct st_machine_stats s;
 
     r->calling = false;
-    if (rc == 0)
-        st_info(&r->serving.server.world.notice, "the machine is %s",
-                r->paused ? "paused" : "running");
+    if (rc < 0)
+        return;
+    st_machine_stats(st_graph_machine(r->serving.server.graph), &s);
+    st_info(&r->serving.server.world.notice, "the machine %s",
+            s.state == ST_MACHINE_PAUSED ? "is paused" : "runs");
 }
 
 /* A key was typed after Ctrl-]. */
@@ -262,6 +265,7 @@ machine_key(void *arg, char key)
     struct run *r = arg;
     struct st_machine *m = st_graph_machine(r->serving.server.graph);
     const struct st_log *log = &r->serving.server.world.notice;
+    struct st_machine_stats s;
 
     r->call.done = key_done;
     switch (key) {
@@ -272,8 +276,11 @@ machine_key(void *arg, char key)
         if (r->calling)
             return;
         r->calling = true;
-        r->paused = !r->paused;
-        (r->paused ? st_machine_pause : st_machine_resume)(m, &r->call);
+        st_machine_stats(m, &s);
+        if (s.state == ST_MACHINE_PAUSED)
+            st_machine_resume(m, &r->call);
+        else
+            st_machine_pause(m, &r->call);
         return;
     case 'r':
         if (r->calling)
