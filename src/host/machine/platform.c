@@ -283,7 +283,37 @@ static const struct st_pm_ops pm_ops = {.line = pm_line,
                                         .reset = pm_reset,
                                         .now_ns = pm_now};
 
+/* Firmware says something: whole lines go to the log. */
+static void
+misc_debug(void *arg, uint8_t byte)
+{
+    struct st_platform *p = arg;
+
+    if (byte != '\n' && p->said_len < sizeof(p->said) - 1) {
+        p->said[p->said_len++] = byte >= ' ' && byte < 0x7f ? (char)byte : '?';
+        return;
+    }
+    p->said[p->said_len] = '\0';
+    if (p->said_len)
+        st_debug(p->machine->opts.log, "firmware: %s", p->said);
+    p->said_len = 0;
+}
+
 static const struct st_misc_ops misc_ops = {.reset = pm_reset};
+static const struct st_misc_ops misc_debug_ops = {.reset = pm_reset,
+                                                  .debug = misc_debug};
+
+/* It takes firmware time to say it: only if somebody reads it. */
+static int
+make_misc(struct st_platform *p)
+{
+    const struct st_machine *m = p->machine;
+    bool debug =
+        m->opts.bios && m->opts.log && m->opts.log->level >= ST_LOG_DEBUG;
+
+    return st_misc_create(m->ports, debug ? &misc_debug_ops : &misc_ops, p,
+                          &p->misc);
+}
 
 static uint64_t
 cmos_now(void *arg)
@@ -354,7 +384,7 @@ st_platform_init(struct st_platform *p, struct st_machine *m,
     if (rc == 0)
         rc = st_pci_bus_create(m->ports, m->memory, p->pm, &p->bus);
     if (rc == 0)
-        rc = st_misc_create(m->ports, &misc_ops, p, &p->misc);
+        rc = make_misc(p);
     if (rc == 0)
         rc = make_cmos(p);
     if (rc == 0 && m->opts.bios)

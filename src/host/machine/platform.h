@@ -32,6 +32,8 @@ struct st_platform {
     struct st_cmos *cmos;     /* owned */
     struct st_misc *misc;     /* owned */
     struct st_fw_cfg *fw_cfg; /* owned: with firmware; or NULL */
+    char said[120];           /* by firmware: a line that is not complete */
+    unsigned said_len;        /* both under misc's lock */
     struct st_acpi acpi;
     uint64_t pci64;                            /* the 64-bit PCI window */
     int kernel, initrd;                        /* owned; -1: none */
