@@ -262,6 +262,55 @@ registers_are_written_from_everywhere(void **state)
     }
 }
 
+/* ---- One CPU ---- */
+
+/* A guest and its controller share a CPU. Whoever only looks lets the other one
+ * go on, so there are some looks between a completion and the next command
+ * (370, of 70 ns each), not a whole time slice of them (40,000).
+ */
+static void
+a_worker_that_looks_yields(void **state)
+{
+    enum { COMMANDS = 30, LOOKS = 4000 };
+    cpu_set_t all, one;
+    unsigned cpu = 0;
+
+    (void)state;
+    if (sched_getaffinity(0, sizeof(all), &all) < 0)
+        skip();
+    while (!CPU_ISSET(cpu, &all))
+        cpu++;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    assert_int_equal(sched_setaffinity(0, sizeof(one), &one), 0);
+    for_each_engine(e)
+    {
+        /* Threads inherit the CPU. */
+        struct rig *r =
+            start(engines[e], (struct st_nvme_opts){.poll_us = 10000000});
+        uint64_t before;
+
+        rig_shadow(r);
+        rig_pair(r, 1, 32, 16);
+        before = rig_counter(r, "turns");
+        for (unsigned i = 0; i < COMMANDS; i++) {
+            struct nvme_cqe s;
+            uint32_t tail = r->q[1].tail, head = r->q[1].head;
+
+            rig_put(r, 1, rig_rw(NVME_READ, i, 1, RIG_DATA));
+            rig_ring_sq(r, 1, tail);
+            while (!rig_peek(r, 1, &s))
+                sched_yield();
+            assert_int_equal(rig_status(&s), NVME_OK);
+            rig_ring_cq(r, 1, head);
+        }
+        assert_in_range(rig_counter(r, "turns") - before, COMMANDS,
+                        COMMANDS * LOOKS);
+        rig_free(r);
+    }
+    sched_setaffinity(0, sizeof(all), &all);
+}
+
 /* ---- Memory ---- */
 
 static void
@@ -447,6 +496,7 @@ main(void)
         cmocka_unit_test(reset_under_load),
         cmocka_unit_test(a_namespace_leaves_under_load),
         cmocka_unit_test(registers_are_written_from_everywhere),
+        cmocka_unit_test(a_worker_that_looks_yields),
         cmocka_unit_test(data_memory_goes_under_load),
         cmocka_unit_test(rules_are_replaced_under_load),
         cmocka_unit_test(doorbells_become_eventfds),

@@ -8,7 +8,9 @@
  *                           |
  *                           +-- doorbells that nobody tells of?
  *                                no:     sleep until kicked
- *                                for poll_us after the last command: again
+ *                                for poll_us after the last command: again,
+ *                                        after 20 us of it behind those who
+ *                                        want the CPU, too
  *                                shadow: arm, sleep until kicked
  *                                mapped: nap: 50 us, doubling to 1 ms; 10 ms
  *                                        when there was no command for 1 s
@@ -23,6 +25,7 @@
  * and answered once.
  */
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 
 #include "nvme_private.h"
@@ -32,6 +35,8 @@
 #define NAP_LONG   NVME_MS(1)
 #define NAP_IDLE   NVME_MS(10)
 #define IDLE_AFTER NVME_MS(1000)
+/* Longer than most waits for work, so that they cost no system call. */
+#define YIELD_AFTER NVME_US(20)
 
 /* ---- Turns ---- */
 
@@ -107,6 +112,15 @@ again(struct nvme_worker *w)
     }
 }
 
+/* Who looks for a guest's work must not keep the guest from it: where its CPUs
+ * share ours, it is asleep otherwise before the guest gets to run. */
+static void
+yield(struct nvme_worker *w)
+{
+    if (!st_domain_is_virtual(w->io.loop->domain))
+        sched_yield();
+}
+
 /* Nothing was found just now. */
 static void
 idle(struct nvme_worker *w)
@@ -117,6 +131,8 @@ idle(struct nvme_worker *w)
     if (!st_nvme_polls(w))
         return;
     if (n->poll_us == ST_NVME_POLL_ALWAYS || quiet < NVME_US(n->poll_us)) {
+        if (quiet >= YIELD_AFTER)
+            yield(w);
         again(w);
     } else if (n->mapped) {
         look_at(w, w->nap);
