@@ -13,7 +13,7 @@ struct record {
     uint32_t d;
 };
 
-/* The piece that record R names, and an address in it. */
+/* An address in piece I. */
 static inline uint64_t
 place(struct guest *g, unsigned i, uint32_t offset)
 {
@@ -96,7 +96,9 @@ io(struct guest *g, const struct record *r)
         NVME_FLUSH,       NVME_COMPARE,      NVME_WRITE_ZEROES,  NVME_DSM,
         NVME_VERIFY,      NVME_COPY,         NVME_RESV_REGISTER, 0x7f,
         NVME_RESV_REPORT, NVME_RESV_ACQUIRE, NVME_RESV_RELEASE,  NVME_COMPARE};
+    enum { PAIR = 15 };
     unsigned qid = 1 + r->a % QUEUES, op = r->b % 16, fuse = r->a >> 6;
+    bool dsm = opcode[op] == NVME_DSM, copy = opcode[op] == NVME_COPY;
     uint32_t n = r->c == 255 ? 2047 : r->c, lba = r->d >> 4 & 0x1ff;
     uint32_t shift = r->a >> 2 & 1 ? 12 : 9;
 
@@ -106,18 +108,18 @@ io(struct guest *g, const struct record *r)
             .flags = (uint8_t)fuse,
             .nsid = le32_of((r->a >> 2 & 0xf) == 15 ? NVME_NSID_ALL
                                                     : 1u + (r->a >> 2 & 7)),
-            .cdw10 = le32_of(op == 7 ? r->c & 15 : lba),
-            .cdw11 = le32_of(op == 7 ? 4 : r->c == 254),
-            .cdw12 = le32_of(op == 9 ? r->c & 15
-                                     : n | (r->d >> 20 & 3) << 30 |
-                                           (r->d >> 22 & 1) << 25),
+            .cdw10 = le32_of(dsm ? r->c & 15 : lba),
+            .cdw11 = le32_of(dsm ? 4 : r->c == 254),
+            .cdw12 = le32_of(copy ? r->c & 15
+                                  : n | (r->d >> 20 & 3) << 30 |
+                                        (r->d >> 22 & 1) << 25),
         };
 
         point(g, &e, r->b >> 4, (n + 1) << shift, r->d);
-        g->fused |= fuse != 0 || op == 15;
+        g->fused |= fuse != 0 || op == PAIR;
         if (g->fused && g->q[qid].sq_size == 2)
             g->honest = false; /* no pair fits, and its first waits */
-        if (op == 15) {        /* a pair */
+        if (op == PAIR) {
             e.flags = (uint8_t)((e.flags & ~NVME_FUSE_MASK) | 1);
             put_or_wait(g, qid, e);
             e.opcode = NVME_WRITE;
@@ -158,9 +160,8 @@ admin(struct guest *g, const struct record *r)
                                        0x18,
                                        0x0d,
                                        0xc1};
-    unsigned op = r->a % 16;
     struct nvme_sqe e = {
-        .opcode = opcode[op],
+        .opcode = opcode[r->a % 16],
         .nsid = le32_of(r->a >> 4 == 15 ? NVME_NSID_ALL : r->a >> 4),
         .cdw10 = le32_of(r->c | r->d << 8),
         .cdw11 = le32_of(r->d >> 8),
@@ -168,20 +169,26 @@ admin(struct guest *g, const struct record *r)
     };
 
     point(g, &e, r->b >> 4, PAGE, r->d);
-    if (op == 4)
+    switch (e.opcode) {
+    case NVME_ADMIN_ABORT:
         e.cdw10 = le32_of(
             (r->c & 7) |
             (r->b & 1 ? some_command(&g->q[r->c % (QUEUES + 1)], r->d) : r->d)
                 << 16);
-    if (op == 6)
+        break;
+    case NVME_ADMIN_FORMAT:
         e.cdw10 = le32_of(r->c << 8);
-    if (op == 8 || op == 9) {
+        break;
+    case NVME_ADMIN_CREATE_CQ:
+    case NVME_ADMIN_CREATE_SQ:
         e.cdw10 = le32_of((r->c & 7) | (r->d & 63) << 16);
         e.cdw11 = le32_of((r->c >> 3) | (r->d >> 6 & 7) << 16);
-        e.prp1 = le64_of(r->b & 8 ? place(g, r->d >> 9, r->d >> 12)
-                                  : ring(r->c & 7, op == 8));
+        e.prp1 = le64_of(
+            r->b & 8 ? place(g, r->d >> 9, r->d >> 12)
+                     : ring(r->c & 7, e.opcode == NVME_ADMIN_CREATE_CQ));
+        break;
     }
-    if (op >= 8)
+    if (r->a % 16 >= 8)
         g->honest = false; /* behind the driver's back */
     put_or_wait(g, 0, e);
     tell(g, 0);
@@ -281,6 +288,8 @@ list(struct guest *g, const struct record *r)
 
 /* ---- The host ---- */
 
+/* By A: namespaces come, go and change; disks hang and fail; the controller is
+ * saved; faults. */
 static inline void
 host(struct guest *g, const struct record *r)
 {
