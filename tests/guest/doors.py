@@ -31,8 +31,8 @@ UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 def size_of(spec):
-    """The bytes of a disk that says its own size: mem:64M."""
-    m = re.search(r"(?:mem:|create=)(\d+)([KMGT]?)", spec)
+    """The bytes of a disk that says its own size, as mem:64M, or of 64M."""
+    m = re.search(r"(?:mem:|create=|^)(\d+)([KMGT]?)", spec)
     if not m:
         raise Unavailable(f"cannot imitate {spec}: it names no size")
     return int(m.group(1)) * UNITS[m.group(2)]
@@ -57,6 +57,8 @@ class Door:
         self.more = []         # words more for strata
         self.controllers = 1   # nvme0, nvme1, ...
         self.faults = ""       # rules from the start, for controllers
+        self.images = []       # (name, size) of files that are there before
+        self.reboots = False   # the guest may
         self.folder = folder   # logs and images
         self.sockets = sockets # a short path, for Unix sockets
         self.server = None
@@ -65,6 +67,17 @@ class Door:
 
     def open(self):
         """Start what is outside."""
+
+    def make_images(self):
+        """Make the files that are there before, where strata runs."""
+        for name, size in self.images:
+            with open(os.path.join(self.folder, name), "wb") as f:
+                f.truncate(size)
+
+    def kill_machine(self, machine):
+        """Kill what the guest runs on. True: it has to be started again."""
+        machine.kill()
+        return True
 
     @classmethod
     def fetch(cls, options):
@@ -163,10 +176,7 @@ class VfioUser(Door):
         for spec in self.disks:
             argv += ["--disk", spec if ",on=" in spec else f"{spec},on=nvme0"]
         if self.faults:
-            rules = os.path.join(self.folder, "faults.json")
-            with open(rules, "w", encoding="utf-8") as f:
-                f.write(self.faults)
-            argv += ["--faults", rules]
+            argv += ["--faults", write_rules(self.folder, self.faults)]
         self.serve(argv + ["--api", self.api, *self.more],
                    self.socket(self.names_of_controllers()[-1]))
 
@@ -181,6 +191,13 @@ class VfioUser(Door):
 
     def names(self):
         return [f"/dev/nvme0n{i + 1}" for i in range(len(self.disks))]
+
+
+def write_rules(folder, rules):
+    path = os.path.join(folder, "faults.json")
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(rules)
+    return path
 
 
 class Nbd(Door):
@@ -216,10 +233,8 @@ def image(i):
     return f"disk{i}.img"
 
 
-def make_images(disks, folder):
-    for i, spec in enumerate(disks):
-        with open(os.path.join(folder, image(i)), "wb") as f:
-            f.truncate(size_of(spec))
+def of_disks(disks):
+    return [(image(i), size_of(spec)) for i, spec in enumerate(disks)]
 
 
 def qemu_disks(disks, folder):
@@ -241,21 +256,29 @@ class QemuNvme(VfioUser):
     ending = ""
 
     def open(self):
-        make_images(self.disks, self.folder)
+        pass
+
+    def make_images(self):
+        self.images += of_disks(self.disks)
+        super().make_images()
 
     def qemu(self):
         return qemu_disks(self.disks, self.folder)
 
 
 # In an outer guest: start the machine, note its id; when it ends, tell how, and
-# switch off.
+# switch off, unless it has been killed to be started again.
 MACHINE = """
 start_machine() {
     {
-        machine <>/dev/line >&0 2>"$log" &
-        echo $! >/run/pid
-        wait $!
-        status=$?
+        touch /run/again
+        while [ -e /run/again ]; do
+            rm /run/again
+            machine <>/dev/line >&0 2>"$log" &
+            echo $! >/run/pid
+            wait $!
+            status=$?
+        done
         tail -n 20 "$log" | sed 's/^/machine said /'
         echo "machine ended with status $status"
         poweroff -f
@@ -287,8 +310,16 @@ class Machine(Door):
 
     def open(self):
         self.must_know("run")
-        if self.faults:
-            raise Unavailable("a machine has no rules of faults at its start")
+
+    def make_images(self):
+        if not self.outer: # else they are made there
+            super().make_images()
+
+    def kill_machine(self, machine):
+        if not self.outer:
+            return super().kill_machine(machine)
+        self.outer.run("touch /run/again; kill -KILL $(cat /run/pid)")
+        return False
 
     def names(self):
         return [f"/dev/nvme0n{i + 1}" for i in range(len(self.disks))]
@@ -304,9 +335,20 @@ class Machine(Door):
                      "--serial", "stdio"]
         if self.outer: # its emulated SVM lets a guest see too much
             argv += ["--cpu", "noxsave"]
+        if not self.reboots:
+            argv += ["--no-reboot"]
+        if self.faults:
+            argv += ["--faults", self.rules()]
         for spec in self.disks:
-            argv += ["--disk", f"{spec},on=nvme0"]
-        return argv
+            argv += ["--disk", spec if ",on=" in spec else f"{spec},on=nvme0"]
+        return argv + self.more
+
+    def rules(self):
+        """The file of rules, for where strata runs."""
+        if self.outer:
+            self.outer.fs.text("inner/faults.json", self.faults)
+            return "/inner/faults.json"
+        return write_rules(self.folder, self.faults)
 
     def console(self):
         return "/dev/console-log" if self.outer else \
@@ -348,7 +390,9 @@ class Machine(Door):
             "console-log": "file,path=" +
                            os.path.join(self.folder, "console.log")}
         process = self.outer.start(trees, self.options.memory + 3072, 2, ports)
-        status, said = self.outer.run(self.before() + " && start_machine")
+        status, said = self.outer.run("".join(
+            f"truncate -s {size} {name}; " for name, size in self.images) +
+            "start_machine")
         if status:
             raise RuntimeError("no machine in the outer guest: " +
                                said.decode("utf-8", "replace"))
@@ -357,10 +401,6 @@ class Machine(Door):
     def programs(self, fs, trees):
         """Put what argv() needs into the outer guest."""
         fs.host_program("strata", self.options.strata)
-
-    def before(self):
-        """What is to be done there before the machine starts."""
-        return "true"
 
     def host(self, functions, command, env):
         if not self.outer:
@@ -393,6 +433,10 @@ class QemuKvm(Machine):
     def open(self):
         pass
 
+    def make_images(self):
+        self.images += of_disks(self.disks)
+        super().make_images()
+
     @classmethod
     def fetch(cls, options):
         return {**super().fetch(options), **Door.fetch(options)}
@@ -411,15 +455,6 @@ class QemuKvm(Machine):
 
     def programs(self, fs, trees):
         outer.put_qemu(fs, trees["qemu"])
-
-    def boot(self, *args):
-        if not self.outer:
-            make_images(self.disks, self.folder)
-        return super().boot(*args)
-
-    def before(self):
-        return "; ".join(f"truncate -s {size_of(spec)} disk{i}.img"
-                         for i, spec in enumerate(self.disks)) or "true"
 
 
 DOORS = {d.name: d for d in (Door, VfioUser, Nbd, QemuNvme, Machine, QemuKvm)}

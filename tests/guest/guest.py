@@ -12,7 +12,8 @@
                           <----   says: WORDS, as often as it likes
                           <----   done: STATUS
          file: NAME       ---->   a file, in base64, ends with a line "."
-         kill             ---->   kills QEMU, and boots anew at the same door
+         kill             ---->   kills the machine, and boots anew at the same
+                                  door
          end              ---->   the script has ended
 """
 
@@ -86,7 +87,8 @@ def build(options, script, door, trees, path):
     fs.text("guest/script", script.guest)
     names = door.names()
     values = {"disk": names[0] if names else "", "disks": " ".join(names),
-              "door": options.door, "rounds": str(options.rounds)}
+              "door": options.door, "rounds": str(options.rounds),
+              "cpus": str(options.cpus), "memory": str(options.memory)}
     values.update(x.split("=", 1) for x in options.variable)
     fs.text("guest/env", "".join(f"{k}={shlex.quote(v)}\n"
                                  for k, v in values.items()))
@@ -173,8 +175,7 @@ class Conversation(threading.Thread):
                 if text == "end":
                     self.ended = True
                 elif text == "kill":
-                    self.killed = True
-                    self.machine.kill()
+                    self.killed = self.door.kill_machine(self.machine)
                 elif text.startswith("host: "):
                     self.answer(line, text[6:])
                 elif text.startswith("file: "):
@@ -224,6 +225,9 @@ def judge(options, script, folder):
     door.more = script.words("serve") + options.serve.split()
     door.controllers = int(script.one("controllers", "1"))
     door.faults = "".join(script.lines("faults"))
+    door.images = [(name, doors.size_of(size)) for name, size in
+                   (x.split() for x in script.lines("image"))]
+    door.reboots = bool(script.lines("reboots"))
     for name in door.consoles + ("qemu.log",): # of another time
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(folder, name))
@@ -232,6 +236,7 @@ def judge(options, script, folder):
         trees = fetch(options, script)
         initrd = os.path.join(folder, "initrd.cpio")
         build(options, script, door, trees, initrd)
+        door.make_images()
         door.open()
         line = os.path.join(sockets, "line")
         with socket.socket(socket.AF_UNIX) as listener:

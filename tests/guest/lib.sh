@@ -86,8 +86,8 @@ host() {
     return 1
 }
 
-# die: QEMU is killed, as by a machine that loses power, and the script begins
-# anew in the next guest of the same server.
+# die: QEMU, or the machine, is killed, as when the power goes, and the script
+# begins anew in the next guest: of the same server, if that is another process.
 die() {
     echo kill >&3
     sleep 600

@@ -8,7 +8,7 @@ HEADER = re.compile(r"^# ([a-z-]+): *(.*)$")
 SPLIT = re.compile(r"^# --- host.*$", re.M)
 KNOWN = ("tools", "modules", "module-options", "disk", "doors", "helpers",
          "files", "kernel", "memory", "cpus", "deadline", "allow", "append",
-         "serve", "controllers", "faults", "reboots")
+         "serve", "controllers", "faults", "image", "reboots")
 
 
 class Script:
