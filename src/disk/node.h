@@ -57,6 +57,8 @@ struct st_props {
     bool fua; /* ST_REQ_FUA is honoured; else the root flushes */
     bool read_only;
     bool fast_zero; /* write_zeroes is faster than writing */
+    bool outlives;  /* what was acknowledged outlives the process, flushed or
+                     * not: the kernel, a device or another process has it */
     bool rotational;
     bool has_id;
     uint8_t id[16]; /* natural identity, shown to guests */

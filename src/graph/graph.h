@@ -31,6 +31,7 @@
 #include "vfio_user.h"
 
 struct st_graph;
+struct st_keep;
 
 /* What a graph is made of. */
 struct st_graph_opts {
@@ -38,6 +39,8 @@ struct st_graph_opts {
     struct st_loop **loops;  /* borrowed array: where I/O is done; they may be
                               * started after the set-up */
     unsigned nloops;
+    struct st_keep *keep;    /* borrowed: controllers are to outlive this
+                              * process, with their clients; or NULL */
     void (*quit)(void *arg); /* of the verb quit; NULL: refused */
     void *arg;
 };

@@ -96,14 +96,31 @@ graph_namespace_free(struct graph_namespace *n)
     free(n);
 }
 
+/* May the disk D be at a controller whose guest goes on when we die? */
+static int
+check_outlives(const struct st_graph *g, const struct graph_disk *d,
+               struct st_err *err)
+{
+    if (!g->opts.keep || d->pub.read_only ||
+        st_disk_props(d->pub.disk)->outlives)
+        return 0;
+    return st_err_set(err, EINVAL,
+                      "disk '%s' (%s) cannot be used with --survive: what is "
+                      "written to it dies with this process; use a file or a "
+                      "block device, or ro",
+                      d->name, d->spec);
+}
+
 static int
 add_namespace(struct graph_controller *c, uint32_t nsid, struct graph_disk *d,
               struct st_err *err)
 {
     const struct graph_namespace *shared = find_disk_at(c, d);
     struct graph_namespace *n;
-    int rc;
+    int rc = check_outlives(c->graph, d, err);
 
+    if (rc < 0)
+        return rc;
     if (!nsid)
         nsid = shared ? shared->nsid : lowest_free(c);
     if (!nsid)

@@ -157,7 +157,7 @@ block_props(struct file_node *f, const struct st_file_opts *o)
     p->max_segments = FILE_SEGMENTS;
     p->performs =
         ST_BIT(ST_OP_READ) | ST_BIT(ST_OP_FLUSH) | ST_BIT(ST_OP_SHUTDOWN);
-    p->fua = true;
+    p->fua = p->outlives = true;
     p->rotational = l->rotational;
     p->read_only = o->read_only;
     p->has_id = l->has_id;

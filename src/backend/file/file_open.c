@@ -164,7 +164,7 @@ file_props(struct file_node *f, const struct stat *sb, bool read_only)
     p->performs = ST_BIT(ST_OP_READ) | ST_BIT(ST_OP_FLUSH) |
                   ST_BIT(ST_OP_BLOCK_STATUS) | ST_BIT(ST_OP_SHUTDOWN);
     p->max_segments = FILE_SEGMENTS;
-    p->fua = true;
+    p->fua = p->outlives = true;
     p->read_only = read_only;
     if (read_only)
         return;

@@ -39,6 +39,7 @@ properties_are_sane(struct kit *k)
               d->sector_size == n->sector_size && d->unmap == n->unmap &&
                   d->physical_sector_size == n->physical_sector_size &&
                   d->read_only == n->read_only && d->has_id == n->has_id &&
+                  d->outlives == n->outlives &&
                   memcmp(d->id, n->id, sizeof(d->id)) == 0,
               "the disk has other properties than its node");
     KIT_CHECK(k, d->performs & ST_BIT(ST_OP_READ), "no reads");

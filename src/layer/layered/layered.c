@@ -135,6 +135,8 @@ layered_derive(struct st_layered *n, bool read_only)
 
     *p = n->base.child[0]->props;
     p->read_only = read_only;
+    /* The deepest copy decides: those above it may be lost. */
+    p->outlives = n->base.child[n->nwritten - 1]->props.outlives;
     p->unmap = ST_UNMAP_ZEROES;
     for (unsigned i = 0; i < n->base.nchild; i++) {
         const struct st_props *q = &n->base.child[i]->props;

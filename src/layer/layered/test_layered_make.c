@@ -252,6 +252,7 @@ properties_are_derived_from_the_layers(void **state)
         t[1]->base.props.performs &= ~ST_BIT(ST_OP_WRITE_ZEROES);
         t[1]->base.props.max_segments = 9;
         t[2]->base.props.max_segments = 7;
+        t[1]->base.props.outlives = true;
         t[2]->base.props.rotational = true;
         t[2]->base.props.performs |= ST_BIT(ST_OP_EJECT);
         for (unsigned i = 1; i < 3; i++) {
@@ -268,6 +269,7 @@ properties_are_derived_from_the_layers(void **state)
         assert_true(out->props.has_id);
         assert_int_equal(out->props.id[0], 1);
         assert_int_equal(out->props.fua, !through);
+        assert_int_equal(out->props.outlives, through);
         assert_int_equal(out->props.performs,
                          ST_BIT(ST_OP_READ) | ST_BIT(ST_OP_BLOCK_STATUS) |
                              ST_BIT(ST_OP_WRITE) | ST_BIT(ST_OP_FLUSH) |
