@@ -13,7 +13,7 @@
  */
 #include <stdlib.h>
 
-#include "nvme_private.h"
+#include "journal.h"
 #include "range.h"
 
 static struct st_nvme *
@@ -144,6 +144,10 @@ st_nvme_create_cq(struct nvme_slot *s)
     uint16_t status = NVME_OK, vector = (uint16_t)(q.cdw11 >> 16);
     bool ien = q.cdw11 & IEN;
 
+    if (st_nvme_replayed_cq(s, q.qid, q.base, q.size, ien, vector)) {
+        st_nvme_end(s, NVME_OK);
+        return;
+    }
     if (!(q.cdw11 & PC)) /* CAP.CQR */
         status = NVME_INVALID_FIELD | NVME_DNR;
     else if (!q.qid || q.qid > n->features.ncq || n->pair[q.qid].cq)
@@ -199,7 +203,9 @@ st_nvme_delete_cq(struct nvme_slot *s)
     uint16_t qid = what(s).qid;
     struct nvme_pair *p = qid && qid <= n->info.queues ? &n->pair[qid] : NULL;
 
-    if (!p || !p->cq_made) {
+    if (s->replayed && p && !p->cq) {
+        st_nvme_end(s, NVME_OK); /* it has been deleted by this one */
+    } else if (!p || !p->cq_made) {
         st_nvme_end(s, NVME_QID_INVALID | NVME_DNR);
     } else if (p->nsq) {
         st_nvme_end(s, NVME_INVALID_QUEUE_DELETION | NVME_DNR);
@@ -257,6 +263,10 @@ st_nvme_create_sq(struct nvme_slot *s)
     struct what q = what(s);
     uint16_t status = NVME_OK, cqid = (uint16_t)(q.cdw11 >> 16);
 
+    if (st_nvme_replayed_sq(s, q.qid, q.base, q.size, cqid)) {
+        st_nvme_end(s, NVME_OK);
+        return;
+    }
     if (!(q.cdw11 & PC))
         status = NVME_INVALID_FIELD | NVME_DNR;
     else if (!q.qid || q.qid > n->features.nsq || n->pair[q.qid].sq)
@@ -319,6 +329,10 @@ st_nvme_delete_sq(struct nvme_slot *s)
     uint16_t qid = what(s).qid;
     struct nvme_pair *p = qid && qid <= n->info.queues ? &n->pair[qid] : NULL;
 
+    if (s->replayed && p && !p->sq) {
+        st_nvme_end(s, NVME_OK); /* it has been deleted by this one */
+        return;
+    }
     if (!p || !p->sq_made) {
         st_nvme_end(s, NVME_QID_INVALID | NVME_DNR);
         return;

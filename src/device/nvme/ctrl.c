@@ -26,7 +26,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "nvme_private.h"
+#include "journal.h"
 #include "range.h"
 
 enum {
@@ -207,6 +207,7 @@ workers_stopped(struct st_nvme *n)
     st_nvme_features_reset(&n->features, &n->info);
     n->features.timestamp_set = -(int64_t)st_nvme_wall_ms();
     st_nvme_features_apply(n);
+    st_nvme_journal_blob(n, NULL);
     n->reset_ends = true;
     st_nvme_step(n);
 }
@@ -481,6 +482,7 @@ st_nvme_step_run(struct st_task *t)
             return;
         }
     } while (step_locked(n));
+    st_nvme_journal_regs(n);
 }
 
 void
@@ -634,6 +636,7 @@ register_access(struct st_pci *p, unsigned bar, struct st_access *a)
         register_write(n, a->offset, (uint32_t)a->value);
         if (a->len == 8)
             register_write(n, a->offset + 4, (uint32_t)(a->value >> 32));
+        st_nvme_journal_regs(n);
     }
     return true;
 }
@@ -656,6 +659,7 @@ reset(struct st_pci *p, struct st_access *a)
     struct st_nvme *n = st_container(p, struct st_nvme, pci);
 
     st_nvme_power_on(n);
+    st_nvme_journal_regs(n);
     /* Where more wait at a time than anybody sends, one does not. */
     if (atomic_load(&n->stopped) || n->reg.naccess == NVME_RESETS)
         return true;

@@ -25,7 +25,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "nvme_private.h"
+#include "journal.h"
 #include "range.h"
 
 /* An event index that a driver passes once in 65536 entries. */
@@ -48,9 +48,11 @@ st_nvme_db_create(struct st_nvme *n, struct st_err *err)
                               "cannot make memory for doorbells: %s",
                               st_strerror(-errno));
     }
-    p = mmap(NULL, size, PROT_READ | PROT_WRITE,
-             n->mapped ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS, n->db_fd,
-             n->mapped ? NVME_REG_DOORBELLS : 0);
+    /* A successor needs them: they are in the journal. */
+    p = n->journal ? (uint8_t *)n->journal + NVME_PAGE
+                   : mmap(NULL, size, PROT_READ | PROT_WRITE,
+                          n->mapped ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS,
+                          n->db_fd, n->mapped ? NVME_REG_DOORBELLS : 0);
     if (p == MAP_FAILED)
         return st_err_set(err, errno, "cannot map memory for doorbells: %s",
                           st_strerror(-errno));
@@ -67,7 +69,7 @@ st_nvme_db_create(struct st_nvme *n, struct st_err *err)
 void
 st_nvme_db_free(struct st_nvme *n)
 {
-    if (n->db)
+    if (n->db && !n->journal)
         munmap(n->db, n->db_size);
     if (n->db_fd >= 0)
         close(n->db_fd);

@@ -12,7 +12,7 @@
  */
 #include <string.h>
 
-#include "nvme_private.h"
+#include "journal.h"
 
 enum { /* Asynchronous Event Configuration (5.27.1.8) */
        EVENTS_NS_ATTRIBUTE = 1 << 8,
@@ -187,6 +187,7 @@ st_nvme_changed_run(struct st_task *t)
     for (unsigned i = 0; i < NVME_NN_MAX / 64; i++)
         n->logs.changed[i] |= atomic_exchange(&n->changing[i], 0);
     happened(n, NVME_EVENT_NOTICE, 0, PAGE_CHANGED);
+    st_nvme_journal_blob(n, NULL);
 }
 
 /* ---- Errors ---- */
@@ -231,6 +232,7 @@ st_nvme_errors_run(struct st_task *t)
 
     atomic_store(&w->errors_posted, false);
     take_errors(w);
+    st_nvme_journal_blob(w->nvme, NULL);
 }
 
 void

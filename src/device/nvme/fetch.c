@@ -192,7 +192,7 @@ st_nvme_slot_take(struct nvme_sq *sq, const struct nvme_sqe *e)
     sq->free = s->next;
     sq->in_flight++;
     s->state = NVME_SLOT_STARTED;
-    s->in_io = s->executed = s->forced = false;
+    s->in_io = s->executed = s->forced = s->replayed = false;
     s->announce = true;
     s->cmd.error_lba = UINT64_MAX;
     s->copies = 1;
@@ -203,6 +203,8 @@ st_nvme_slot_take(struct nvme_sq *sq, const struct nvme_sqe *e)
     s->cmd.fused = NULL;
     s->cmd.dw0 = 0;
     s->cmd.error_lba = UINT64_MAX;
+    if (__builtin_expect(sq->journal != NULL, 0))
+        st_nvme_journal_fetched(s);
     return s;
 }
 

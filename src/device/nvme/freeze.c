@@ -303,6 +303,21 @@ take_namespaces(struct st_nvme *n, struct nvme_saved *s)
     }
 }
 
+void
+st_nvme_take(struct st_nvme *n, struct nvme_saved *s)
+{
+    s->state = NVME_DISABLED;
+    s->cc = s->csts = s->ncq = s->nsq = s->nns = 0;
+    s->shadow = false;
+    take_identity(n, s);
+    take_pci(n, s);
+    s->features = n->features;
+    memcpy(s->coalesce_off, n->features.coalesce_off, n->info.vectors);
+    take_logs(n, s);
+    s->naers = 0;
+    take_namespaces(n, s);
+}
+
 /* ---- Save ---- */
 
 /* With the lock: does the state machine rest? */

@@ -32,8 +32,8 @@ struct retired {
 
 /* ---- Slots that are held ---- */
 
-static void
-hold(struct nvme_slot *s)
+void
+st_nvme_hold(struct nvme_slot *s)
 {
     s->state = NVME_SLOT_HELD;
     st_list_append(&s->sq->held, &s->link);
@@ -69,7 +69,7 @@ hold_for(struct nvme_slot *s, uint64_t ns)
 {
     struct st_loop *l = s->sq->w->io.loop;
 
-    hold(s);
+    st_nvme_hold(s);
     s->timer.fire = delay_over;
     st_timer_set(l, &s->timer, l->now + ns);
 }
@@ -250,7 +250,7 @@ st_nvme_fault_sqe(struct nvme_slot *s)
         s->forced_status = NVME_OK;
     }
     if (f.what & NVME_FAULT_STUCK)
-        hold(s);
+        st_nvme_hold(s);
     else if (f.what & (NVME_FAULT_DELAY | NVME_FAULT_STALL))
         hold_for(s, f.ns);
     else if (s->forced)
@@ -355,11 +355,11 @@ st_nvme_fault_cqe(struct nvme_slot *s)
     if (f.what & NVME_FAULT_DROP) {
         st_nvme_slot_drop(s);
     } else if (f.what & NVME_FAULT_STUCK) {
-        hold(s);
+        st_nvme_hold(s);
     } else if (f.what & (NVME_FAULT_DELAY | NVME_FAULT_STALL)) {
         hold_for(s, f.ns);
     } else if (f.what & NVME_FAULT_REORDER && !sq->reordered) {
-        hold(s);
+        st_nvme_hold(s);
         sq->reordered = s;
     } else {
         return true;

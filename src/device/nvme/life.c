@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "journal.h"
 #include "nvme_fault.h"
 #include "nvme_private.h"
 #include "range.h"
@@ -158,6 +159,10 @@ opts_check(const struct st_nvme_opts *o, struct st_err *err)
     if (o->vectors > ST_PCI_VECTORS_MAX)
         return st_err_set(err, EINVAL, "vectors %u is not from 1 to %d",
                           o->vectors, ST_PCI_VECTORS_MAX);
+    if (o->keep && o->mapped)
+        return st_err_set(err, EINVAL,
+                          "mapped doorbells do not outlive the process, use "
+                          "trapped ones");
     if (o->namespaces > ST_NVME_NAMESPACES_MAX)
         return st_err_set(err, EINVAL, "namespaces %u is not from 1 to %d",
                           o->namespaces, ST_NVME_NAMESPACES_MAX);
@@ -292,7 +297,8 @@ st_nvme_create(const struct st_nvme_opts *o, struct st_nvme **out,
     if (!n)
         return st_err_set(err, ENOMEM, "no memory for an nvme controller");
     memset(n, 0, sizeof(*n));
-    n->db_fd = -1;
+    n->db_fd = n->journal_fd = -1;
+    n->keep = o->keep;
     n->home = o->home;
     n->gmem = o->gmem;
     n->log = o->log;
@@ -306,7 +312,11 @@ st_nvme_create(const struct st_nvme_opts *o, struct st_nvme **out,
     n->ndb = 2 * (n->info.queues + 1);
     rc = arrays_set(n, o) < 0 || pci_set(n) < 0
              ? st_err_set(err, ENOMEM, "no memory for an nvme controller")
-             : st_nvme_db_create(n, err);
+             : 0;
+    if (rc == 0 && n->keep)
+        rc = st_nvme_journal_create(n, err);
+    if (rc == 0)
+        rc = st_nvme_db_create(n, err);
     if (rc < 0) {
         st_nvme_destroy(n);
         return rc;
@@ -331,6 +341,7 @@ st_nvme_destroy(struct st_nvme *n)
     for (unsigned i = 0; i < n->nworkers; i++)
         st_nvme_worker_fini(&n->worker[i]);
     st_nvme_db_free(n);
+    st_nvme_journal_free(n);
     st_nvme_faults_free(atomic_load(&n->faults));
     if (n->has_pci)
         st_pci_fini(&n->pci);

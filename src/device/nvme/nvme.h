@@ -24,6 +24,7 @@
 #include "guid.h"
 #include "pci.h"
 
+struct st_keep;
 struct st_nvme;
 
 enum {
@@ -43,7 +44,11 @@ struct st_nvme_opts {
     unsigned nloops;              /* at least 1 */
     struct st_gmem *gmem;         /* borrowed: what it does DMA to */
     const struct st_log *log;     /* borrowed, may be NULL */
-    const char *name;             /* for the log */
+    const char *name;             /* for the log, and to be kept by */
+    struct st_keep *keep;         /* borrowed: a successor goes on where this
+                                   * process dies; or NULL. The host then calls
+                                   * on the admin queue's loop, and keeps MSI-X
+                                   * and configuration space itself */
 
     /* The subsystem it belongs to. Controllers of one subsystem may share
      * disks; their identifiers differ. */
@@ -147,6 +152,17 @@ void st_nvme_save(struct st_nvme *n, uint64_t timeout_ns, void **out,
  * after power-on. */
 void st_nvme_restore(struct st_nvme *n, const void *blob, size_t len,
                      struct st_nvme_call *c);
+
+/* With opts.keep: does a controller of this name go on that was killed? */
+bool st_nvme_resumes(const struct st_nvme *n);
+
+/* Then, before any register is touched: it goes on, with the guest's memory
+ * where it was. Commands that were under way are carried out again, every
+ * vector is raised. -EINVAL with a sentence; it is as after power-on then. */
+void st_nvme_resume(struct st_nvme *n, struct st_nvme_call *c);
+
+/* Or it does not: its guest has gone. */
+void st_nvme_forget(struct st_nvme *n);
 
 /* ---- Faults on demand (guide/faults.md) ---- */
 

@@ -13,6 +13,7 @@
  *   event.c     asynchronous events, the error log
  *   namespace.c namespaces come, go and change
  *   freeze.c    save; restore.c: restore; save.c: the blob between them
+ *   journal.c   what a successor needs after a kill; resume.c: it goes on
  *
  * Who may touch what:
  *   - registers that the guest writes: under the PCI function's lock;
@@ -57,6 +58,9 @@ struct nvme_worker;
 struct nvme_sq;
 struct nvme_cq;
 struct nvme_faults;
+struct nvme_journal;
+struct nvme_journal_queue;
+struct nvme_saved;
 
 /* ---- Slots ---- */
 
@@ -78,6 +82,7 @@ struct nvme_slot {
     bool in_io;    /* STARTED: io.c has it */
     bool executed; /* it has been carried out, and a fault has seen that */
     bool forced;   /* it will not be, and ends with forced_status */
+    bool replayed; /* it was under way when a predecessor was killed */
     uint16_t forced_status;
     bool announce; /* its completion raises an interrupt */
     /* An Abort (of the admin queue) that waits for its end. */
@@ -124,6 +129,9 @@ struct nvme_sq {
     unsigned ndoomed;
     struct st_list held;         /* slots in state HELD */
     struct nvme_slot *reordered; /* of these, the one that waits for another */
+    /* Where a successor finds it, or NULL; how many were fetched. */
+    struct nvme_journal_queue *journal;
+    uint32_t number;
     unsigned nslots;
     struct nvme_slot *slot; /* owned */
 };
@@ -139,10 +147,11 @@ struct nvme_cq {
     unsigned owed; /* entries that commands under way will need */
     uint16_t qid, vector;
     bool ien, phase;
-    bool starving;          /* somebody waits for room */
-    bool unacked;           /* INTx: counted in st_nvme.unacked */
-    unsigned unraised;      /* posted since the last interrupt */
-    struct st_list waiting; /* slots in state DONE */
+    bool starving;                      /* somebody waits for room */
+    bool unacked;                       /* INTx: counted in st_nvme.unacked */
+    unsigned unraised;                  /* posted since the last interrupt */
+    struct st_list waiting;             /* slots in state DONE */
+    struct nvme_journal_queue *journal; /* or NULL */
     uint64_t unreachable_since;
     struct st_timer retry, hold;
 };
@@ -363,6 +372,14 @@ struct st_nvme {
     /* Read with the lock, or on a loop. */
     _Atomic(struct nvme_faults *) faults;
 
+    /* For a successor, and of the predecessor (owned): see journal.h. */
+    struct st_keep *keep; /* borrowed, or NULL; then all of this is */
+    struct nvme_journal *journal, *journal_old;
+    int journal_fd;                   /* owned */
+    struct nvme_saved *journal_saved; /* owned: scratch */
+    void (*journal_step)(void *arg);  /* a test's */
+    void *journal_arg;
+
     /* A save or a restore; the admin loop's, but for paused: workers do not
      * look at their queues. restoring: the state machine does not run. */
     struct nvme_freeze *freeze;
@@ -419,6 +436,9 @@ void st_nvme_step_failed(struct st_nvme *n);
  * over. On its loop. */
 bool st_nvme_fault_sqe(struct nvme_slot *s);
 bool st_nvme_fault_cqe(struct nvme_slot *s);
+
+/* S, which is nowhere, waits for st_nvme_worker_release. */
+void st_nvme_hold(struct nvme_slot *s);
 
 /* A task: what rules hold on this worker goes on. */
 void st_nvme_worker_release(struct st_task *t);
@@ -588,6 +608,9 @@ void st_nvme_line(struct st_nvme *n);
 /* Fetch and start commands of SQ. True: there are more at once. *FOUND: some
  * were. */
 bool st_nvme_fetch(struct nvme_sq *sq, bool *found);
+
+/* S was just fetched: for a successor (journal.h). */
+void st_nvme_journal_fetched(struct nvme_slot *s);
 
 /* A slot for E, one more in flight; there is a free one. */
 struct nvme_slot *st_nvme_slot_take(struct nvme_sq *sq,

@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "nvme_private.h"
+#include "journal.h"
 #include "range.h"
 
 #define RETRY_NS NVME_MS(1)
@@ -155,6 +155,7 @@ st_nvme_cq_look(struct nvme_cq *cq)
         return;
     }
     cq->head = head;
+    st_nvme_journal_head(cq);
     atomic_store_explicit(&w->nvme->shown[cq->qid].cq_head, head,
                           memory_order_relaxed);
     st_nvme_cq_pin(cq);
@@ -209,6 +210,7 @@ st_nvme_slot_drop(struct nvme_slot *s)
         sq->reordered = NULL;
     if (s->state != NVME_SLOT_EVENT && sq->cq)
         sq->cq->owed -= s->copies;
+    st_nvme_journal_dropped(s);
     slot_free(s);
 }
 
@@ -227,11 +229,10 @@ cqe_spoil(struct nvme_cqe *e, const struct nvme_slot *s)
     memcpy(e, b, sizeof(b));
 }
 
-/* Write S's completion. False: the queue is out of reach. */
-static bool
-cqe_put(struct nvme_cq *cq, const struct nvme_slot *s)
+/* S's completion, as it will stand in CQ. */
+static struct nvme_cqe
+cqe_of(const struct nvme_cq *cq, const struct nvme_slot *s)
 {
-    struct nvme_worker *w = cq->w;
     struct nvme_cqe e = {
         .dw0 = le32_of(s->cmd.dw0),
         .sqhd = le16_of((uint16_t)s->sq->head),
@@ -239,24 +240,36 @@ cqe_put(struct nvme_cq *cq, const struct nvme_slot *s)
         .cid = s->cmd.sqe.cid,
         .status = le16_of((uint16_t)(s->cmd.status << 1 | cq->phase)),
     };
-    _Atomic uint64_t *to;
-    uint64_t half[2];
 
-    if (!st_pci_bus_master(&w->nvme->pci) || st_nvme_halted(w->nvme))
-        return false;
-    to = st_gmem_peek(w->io.view, cq->base + cq->tail * sizeof(e), sizeof(e),
-                      true);
-    if (!to)
-        return false;
     if (__builtin_expect(s->phase_fault, 0))
         e.status.b[0] ^= 1;
     if (__builtin_expect(s->cqe_fault, 0))
         cqe_spoil(&e, s);
+    return e;
+}
+
+/* Where the next completion goes; NULL: the queue is out of reach. */
+static _Atomic uint64_t *
+cqe_place(struct nvme_cq *cq)
+{
+    struct nvme_worker *w = cq->w;
+
+    if (!st_pci_bus_master(&w->nvme->pci) || st_nvme_halted(w->nvme))
+        return NULL;
+    return st_gmem_peek(w->io.view,
+                        cq->base + cq->tail * sizeof(struct nvme_cqe),
+                        sizeof(struct nvme_cqe), true);
+}
+
+static void
+cqe_put(_Atomic uint64_t *to, const struct nvme_cqe *e)
+{
+    uint64_t half[2];
+
     /* The phase tag makes an entry visible: it comes last (3.3.3.2.1). */
-    memcpy(half, &e, sizeof(e));
+    memcpy(half, e, sizeof(*e));
     atomic_store_explicit(&to[0], half[0], memory_order_relaxed);
     atomic_store_explicit(&to[1], half[1], memory_order_release);
-    return true;
 }
 
 /* S's completion is written: the next one. */
@@ -284,14 +297,34 @@ cq_advance(struct nvme_cq *cq, const struct nvme_slot *s)
     }
 }
 
-/* Post all copies of S, and free it. */
+/* Write S's completion, and say so before and after, for a successor. */
+static void
+cqe_put_journaled(struct nvme_cq *cq, const struct nvme_slot *s,
+                  _Atomic uint64_t *to, const struct nvme_cqe *e)
+{
+    st_nvme_journal_posting(cq, s, e);
+    cqe_put(to, e);
+    cq_advance(cq, s);
+    st_nvme_journal_posted(cq, s);
+}
+
+/* Post all copies of S, and free it. False: the queue is out of reach. */
 static bool
 slot_post(struct nvme_cq *cq, struct nvme_slot *s)
 {
     while (s->copies) {
-        if (!cqe_put(cq, s))
+        _Atomic uint64_t *to = cqe_place(cq);
+        struct nvme_cqe e;
+
+        if (!to)
             return false;
-        cq_advance(cq, s);
+        e = cqe_of(cq, s);
+        if (__builtin_expect(cq->journal != NULL, 0)) {
+            cqe_put_journaled(cq, s, to, &e);
+        } else {
+            cqe_put(to, &e);
+            cq_advance(cq, s);
+        }
         s->copies--;
     }
     s->copies = 1;

@@ -16,9 +16,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
+#include "journal.h"
 #include "range.h"
-#include "save.h"
 
 /* ---- Is the blob for this controller? ---- */
 
@@ -166,12 +167,42 @@ put_rest(struct st_nvme *n, const struct nvme_saved *s)
     /* Namespaces that came before are no news. */
     for (unsigned i = 0; i < NVME_NN_MAX / 64; i++)
         atomic_store(&n->changing[i], 0);
+    for (uint32_t nsid = 1; nsid <= n->info.nn; nsid++)
+        if (!saved_ns(s, nsid) != !atomic_load(&n->ns[nsid - 1]))
+            st_nvme_ns_changed(n, nsid); /* after a kill; else they agree */
     for (uint32_t i = 0; i < s->nns; i++) {
         const struct nvme_ns *ns = atomic_load(&n->ns[s->ns[i].nsid - 1]);
 
         if (ns && st_disk_size(ns->disk) != s->ns[i].size)
             st_nvme_ns_changed(n, ns->nsid);
     }
+}
+
+/* The predecessor is no more: all that it had is here. */
+static void
+forget(struct st_nvme *n)
+{
+    munmap(n->journal_old, n->journal->len);
+    n->journal_old = NULL;
+    st_nvme_journal_keep(n);
+}
+
+/* The admin loop: what was under way goes on. */
+static void
+resumed(struct nvme_freeze *f)
+{
+    struct st_nvme *n = f->n;
+
+    st_nvme_journal_regs(n);
+    st_nvme_journal_blob(n, NULL);
+    forget(n);
+    for (uint32_t i = 0; i < f->s->ncq; i++)
+        if (f->s->cq[i].ien)
+            st_pci_raise(&n->pci, f->s->cq[i].vector);
+    for (unsigned i = 0; i < n->nworkers; i++)
+        if (atomic_load(&n->worker[i].used) &&
+            !atomic_exchange(&n->worker[i].releasing, true))
+            st_post(n->worker[i].io.loop, &n->worker[i].release);
 }
 
 /* The admin loop: everything else is in its place. */
@@ -197,6 +228,8 @@ restore_end(struct st_timer *t)
     put_rest(n, f->s);
     n->restoring = false;
     st_nvme_line(n);
+    if (f->old)
+        resumed(f);
     st_nvme_step(n);
     st_nvme_thaw(f, 0);
 }
@@ -214,6 +247,10 @@ restore_pci(struct st_task *t)
     struct nvme_freeze *f = st_container(t, struct nvme_freeze, task);
     struct nvme_saved *s = f->s;
 
+    if (f->old) { /* the host has them */
+        st_nvme_freeze_post(f, restore_end_run);
+        return;
+    }
     for (unsigned v = 0; v < s->vectors; v++)
         st_pci_vector_set(&f->n->pci, v, &s->vector[v]);
     for (unsigned i = 0; i < sizeof(s->config); i += 4) {
@@ -240,6 +277,7 @@ put_cq(struct nvme_worker *w, struct nvme_cq *cq, const struct nvme_saved_cq *s)
     atomic_store(&shown->cq_head, cq->head);
     atomic_store(&shown->cq_tail, cq->tail);
     atomic_store(&w->nvme->db[2u * cq->qid + 1], s->doorbell);
+    st_nvme_journal_cq(cq);
     st_nvme_cq_pin(cq);
 }
 
@@ -257,6 +295,7 @@ put_sq(struct nvme_worker *w, struct nvme_sq *sq, const struct nvme_saved_sq *s)
     atomic_store(&shown->sq_head, sq->head);
     atomic_store(&shown->sq_tail, sq->tail);
     atomic_store(&w->nvme->db[2u * sq->qid], s->doorbell);
+    st_nvme_journal_sq(sq);
     if (s->has_first) {
         sq->first = st_nvme_slot_take(sq, &s->first);
         sq->cq->owed += 2;
@@ -310,6 +349,8 @@ attach_run(struct st_task *t)
         put_sq(w, sq, &s->sq[i]);
         if (!qid)
             put_aers(n, sq, s);
+        if (f->old)
+            st_nvme_replay(f->old, sq);
     }
     w->shadow = s->shadow;
     w->shadow_page = s->shadow_page;
@@ -456,6 +497,51 @@ restore_start(struct st_nvme_call *c)
         return;
     }
     st_nvme_freeze_post(f, restore_begin_run);
+}
+
+static void
+resume_start(struct st_nvme_call *c)
+{
+    struct st_nvme *n = c->nvme;
+    struct nvme_freeze *f = st_nvme_freeze_new(n, c);
+    int rc;
+
+    if (!f) {
+        st_nvme_call_end(c, st_err_set(&c->err, ENOMEM,
+                                       "no memory to restore the controller"));
+        return;
+    }
+    f->old = n->journal_old;
+    st_nvme_take(n, f->s);
+    rc = f->old ? st_nvme_journal_read(f->old, f->s, &c->err)
+                : st_err_set(&c->err, EINVAL, "there is no predecessor");
+    if (!rc)
+        rc = check_identity(n, f->s, &c->err);
+    if (rc) {
+        st_nvme_freeze_free(f);
+        st_nvme_call_end(c, rc);
+        return;
+    }
+    st_nvme_freeze_post(f, restore_begin_run);
+}
+
+bool
+st_nvme_resumes(const struct st_nvme *n)
+{
+    return n->journal_old;
+}
+
+void
+st_nvme_resume(struct st_nvme *n, struct st_nvme_call *c)
+{
+    st_nvme_call(n, c, resume_start);
+}
+
+void
+st_nvme_forget(struct st_nvme *n)
+{
+    if (n->journal_old)
+        forget(n);
 }
 
 void

@@ -458,6 +458,36 @@ st_nvme_saved_write(const struct nvme_saved *from, size_t *len)
     return blob;
 }
 
+size_t
+st_nvme_saved_put(const struct nvme_saved *from, uint8_t *to, size_t room)
+{
+    struct nvme_saved *s = (struct nvme_saved *)(uintptr_t)from;
+    struct cursor c = {.at = NVME_SAVED_HEADER};
+
+    walk(&c, s);
+    if (c.at > room)
+        return 0;
+    c = (struct cursor){.p = to, .at = NVME_SAVED_HEADER, .len = c.at};
+    walk(&c, s);
+    st_nvme_saved_seal(to, c.len);
+    return c.len;
+}
+
+int
+st_nvme_saved_check(struct nvme_saved *s, bool journal, struct st_err *err)
+{
+    const uint32_t cc = s->cc;
+    bool ok;
+
+    if (journal && s->state == NVME_DISABLED)
+        s->cc &= ~(uint32_t)NVME_CC_EN;
+    ok = rest_ok(s) && state_ok(s) && queues_ok(s);
+    s->cc = cc;
+    return ok ? 0
+              : st_err_set(err, EINVAL,
+                           "the saved controller's values make no sense");
+}
+
 int
 st_nvme_saved_read(const void *blob, size_t len, struct nvme_saved *out,
                    struct st_err *err)
@@ -485,9 +515,8 @@ st_nvme_saved_read(const void *blob, size_t len, struct nvme_saved *out,
     memset(out, 0, sizeof(*out));
     c.p = (uint8_t *)(uintptr_t)p;
     walk(&c, out);
-    if (c.bad || c.at != len || le32_get(head[3]) || !rest_ok(out) ||
-        !state_ok(out) || !queues_ok(out))
+    if (c.bad || c.at != len || le32_get(head[3]))
         return st_err_set(err, EINVAL,
                           "the saved controller's values make no sense");
-    return 0;
+    return st_nvme_saved_check(out, false, err);
 }

@@ -80,6 +80,13 @@ struct nvme_saved {
 /* The blob of S, malloc'd, *LEN bytes; NULL: no memory. */
 void *st_nvme_saved_write(const struct nvme_saved *s, size_t *len);
 
+/* The same into TO, of ROOM bytes: the length, 0: there is no room. */
+size_t st_nvme_saved_put(const struct nvme_saved *s, uint8_t *to, size_t room);
+
+/* Do the values of S agree? JOURNAL: it may also be about to become ready. 0,
+ * or -EINVAL with a sentence. */
+int st_nvme_saved_check(struct nvme_saved *s, bool journal, struct st_err *err);
+
 /* Write the header of P, a blob of LEN bytes whose values are there. */
 void st_nvme_saved_seal(uint8_t *p, size_t len);
 
@@ -109,7 +116,9 @@ struct nvme_freeze {
     /* Save. */
     void **out;
     size_t *len;
-    /* Restore: what is not attached yet, by qid; owned. */
+    /* Restore: what is not attached yet, by qid; owned. And the journal of a
+     * predecessor, if that is where it comes from. */
+    const struct nvme_journal *old;
     struct nvme_cq *cq[NVME_SAVED_QUEUES];
     struct nvme_sq *sq[NVME_SAVED_QUEUES];
     _Atomic bool no_memory;
@@ -128,6 +137,10 @@ void st_nvme_freeze_post(struct nvme_freeze *f, void (*run)(struct st_task *t));
 /* The admin loop: FIRE goes on in a while. */
 void st_nvme_freeze_again(struct nvme_freeze *f,
                           void (*fire)(struct st_timer *t));
+
+/* S is what N is now, but for its queues and registers: it is DISABLED there.
+ * The admin loop, or before anything happens. */
+void st_nvme_take(struct st_nvme *n, struct nvme_saved *s);
 
 /* The admin loop: workers go on, F is freed and its call ends with RC. */
 void st_nvme_thaw(struct nvme_freeze *f, int rc);

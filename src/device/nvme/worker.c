@@ -28,7 +28,7 @@
 #include <sched.h>
 #include <stdlib.h>
 
-#include "nvme_private.h"
+#include "journal.h"
 #include "range.h"
 
 #define NAP_FIRST  NVME_US(50)
@@ -243,6 +243,7 @@ st_nvme_attach_cq(struct nvme_worker *w, struct nvme_cq *cq)
     atomic_store(&shown->cq_tail, 0);
     atomic_store(&shown->cq_size, cq->size);
     st_nvme_db_set(w, 2u * cq->qid + 1, cq->size);
+    st_nvme_journal_cq(cq);
 }
 
 void
@@ -258,6 +259,7 @@ st_nvme_attach_sq(struct nvme_worker *w, struct nvme_sq *sq, struct nvme_cq *cq)
     atomic_store(&shown->sq_tail, 0);
     atomic_store(&shown->sq_size, sq->size);
     st_nvme_db_set(w, 2u * sq->qid, sq->size);
+    st_nvme_journal_sq(sq);
     w->busy_at = w->io.loop->now;
     w->nap = NAP_FIRST;
     st_nvme_wake(w);
@@ -269,6 +271,7 @@ st_nvme_detach_cq(struct nvme_cq *cq)
     struct nvme_worker *w = cq->w;
     struct st_nvme *n = w->nvme;
 
+    st_nvme_journal_cq_gone(cq);
     st_nvme_db_set(w, 2u * cq->qid + 1, 0);
     atomic_store(&n->shown[cq->qid].cq_size, 0);
     st_timer_stop(w->io.loop, &cq->retry);
@@ -353,6 +356,7 @@ bury(struct nvme_sq *sq, struct nvme_slot *deleter)
     struct nvme_cq *cq = sq->cq;
     bool waited = !st_list_empty(&cq->waiting);
 
+    st_nvme_journal_sq_gone(sq);
     st_nvme_db_set(w, 2u * sq->qid, 0);
     atomic_store(&w->nvme->shown[sq->qid].sq_size, 0);
     atomic_store(&w->nvme->shown[sq->qid].in_flight, 0);
