@@ -31,7 +31,7 @@ version(struct st_vfio_user *v)
     size_t len;
     bool multi = v->opts.write_multiple;
 
-    if (c->len < sizeof(in) || c->versioned) {
+    if (c->len < sizeof(in) || (c->versioned && !c->again_first)) {
         st_vfio_error(v, EINVAL);
         if (!c->versioned)
             st_vfio_drop(v, "its VERSION is too short");
@@ -54,6 +54,7 @@ version(struct st_vfio_user *v)
     memcpy(out, &in, sizeof(in));
     c->versioned = true;
     c->multi = multi;
+    st_vfio_journal_version(v);
     st_vfio_reply(v, sizeof(in) + len, -1);
 }
 
@@ -279,6 +280,7 @@ config_piece(struct st_vfio_user *v)
         memcpy(&wire, c->data, c->piece);
         st_pci_config_write(v->pci, (unsigned)c->offset, c->piece,
                             le32_get(wire));
+        st_vfio_journal_config(v);
     } else {
         value = st_pci_config_read(v->pci, (unsigned)c->offset, c->piece);
     }

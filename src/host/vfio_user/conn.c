@@ -54,6 +54,7 @@ conn_close(struct st_vfio_user *v)
     st_timer_stop(v->loop, &c->timer);
     if (c->queued)
         st_retract(v->loop, &c->again);
+    st_vfio_journal_went(v);
     close(c->fd);
     for (unsigned i = 0; i < 2; i++)
         fds_close(&c->fds[i]);
@@ -168,6 +169,7 @@ tx_flush(struct st_vfio_user *v)
         c->tx_bytes -= t->len;
         free(t);
     }
+    st_vfio_journal_behind(v, false);
 }
 
 static void
@@ -177,6 +179,7 @@ send_message(struct st_vfio_user *v, const uint8_t *data, size_t len, int fd)
     ssize_t n = 0;
     struct vfio_tx *t;
 
+    st_vfio_journal_sending(v);
     if (!c->tx)
         n = send_some(v, data, len, fd);
     if (n == (ssize_t)len || c->dead)
@@ -185,6 +188,7 @@ send_message(struct st_vfio_user *v, const uint8_t *data, size_t len, int fd)
         st_vfio_drop(v, NULL);
         return;
     }
+    st_vfio_journal_behind(v, true);
     n = n < 0 ? 0 : n;
     len -= (size_t)n;
     if (c->tx_bytes + len > TX_MAX) {
@@ -308,6 +312,10 @@ message_end(struct st_vfio_user *v)
 
     st_vfio_fds_close(v);
     c->pos += sizeof(struct vfio_header) + c->len;
+    if (!c->deferred)
+        st_vfio_journal_served(v, c->id, c->command,
+                               sizeof(struct vfio_header) + c->len);
+    c->again_first = false;
 }
 
 /* Serve the next message: false if there is none that is whole. */
@@ -334,6 +342,7 @@ message_next(struct st_vfio_user *v)
     c->flags = le32_get(h.flags);
     c->payload = c->rx + c->pos + sizeof(h);
     c->len = size - sizeof(h);
+    c->deferred = false;
     st_count(&v->messages, 1);
     if ((c->flags & VFIO_TYPE) != VFIO_COMMAND) {
         drop_protocol(v, "it replied to nothing");
@@ -394,16 +403,19 @@ static bool
 rx_room(struct st_vfio_user *v)
 {
     struct vfio_conn *c = &v->conn;
-    size_t want;
+    size_t want, over;
 
-    if (c->pos) {
-        memmove(c->rx, c->rx + c->pos, c->rx_len - c->pos);
-        c->rx_len -= c->pos;
+    st_vfio_journal_consume(v);
+    over = v->j ? c->eaten : c->pos;
+    if (over) {
+        memmove(c->rx, c->rx + over, c->rx_len - over);
+        c->rx_len -= over;
         for (unsigned i = 0; i < 2; i++)
-            c->fds[i].at -= c->pos;
-        c->pos = 0;
+            c->fds[i].at -= over;
+        c->pos -= over;
+        c->eaten = 0;
     }
-    want = st_max(size_at(c, 0), RX_CAP);
+    want = st_max(size_at(c, c->pos), RX_CAP) + c->pos;
     if (want != c->rx_cap && (want > c->rx_cap || !c->rx_len)) {
         uint8_t *rx = realloc(c->rx, want);
 
@@ -488,12 +500,13 @@ conn_receive(struct st_vfio_user *v)
     iov.iov_base = c->rx + c->rx_len;
     iov.iov_len = st_min(GULP, c->rx_cap - c->rx_len);
     do
-        n = recvmsg(c->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        n = recvmsg(c->fd, &msg,
+                    MSG_DONTWAIT | MSG_CMSG_CLOEXEC | (v->j ? MSG_PEEK : 0));
     while (n < 0 && errno == EINTR);
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
         return false;
     if (n <= 0) {
-        if (n == 0 && c->rx_len)
+        if (n == 0 && c->rx_len > c->pos)
             drop_protocol(v, "it left within a message");
         st_vfio_drop(v, NULL);
         return false;
@@ -562,28 +575,44 @@ conn_ready(struct st_watch *w, unsigned events)
 }
 
 int
+st_vfio_conn_serve(struct st_vfio_user *v)
+{
+    struct vfio_conn *c = &v->conn;
+    int rc;
+
+    c->tx_tail = &c->tx;
+    c->again.run = conn_again_run;
+    c->timer.fire = conn_late;
+    c->watch.fd = c->fd;
+    c->watch.events = EPOLLIN | EPOLLOUT;
+    c->watch.ready = conn_ready;
+    rc = st_watch_add(v->loop, &c->watch);
+    if (rc < 0)
+        st_vfio_conn_give_up(v);
+    return rc;
+}
+
+void
+st_vfio_conn_give_up(struct st_vfio_user *v)
+{
+    st_vfio_journal_went(v);
+    close(v->conn.fd);
+    v->conn.fd = -1;
+}
+
+int
 st_vfio_conn_open(struct st_vfio_user *v, int fd)
 {
     struct vfio_conn *c = &v->conn;
     struct ucred peer = {0};
     socklen_t len = sizeof(peer);
-    int size = SOCKET_BUFFER, rc;
+    int size = SOCKET_BUFFER;
 
     memset(c, 0, sizeof(*c));
     getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len);
     setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
     c->pid = peer.pid;
     c->fd = fd;
-    c->tx_tail = &c->tx;
-    c->again.run = conn_again_run;
-    c->timer.fire = conn_late;
-    c->watch.fd = fd;
-    c->watch.events = EPOLLIN | EPOLLOUT;
-    c->watch.ready = conn_ready;
-    rc = st_watch_add(v->loop, &c->watch);
-    if (rc < 0) {
-        close(fd);
-        c->fd = -1;
-    }
-    return rc;
+    st_vfio_journal_came(v);
+    return st_vfio_conn_serve(v);
 }

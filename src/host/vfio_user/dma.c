@@ -30,8 +30,9 @@
 #include "range.h"
 #include "vfio_private.h"
 
-#define SETTLE_NS UINT64_C(2000000) /* after an UNMAP, for the MAPs behind it  \
-                                     */
+#define SETTLE_NS                                                              \
+    UINT64_C(2000000) /* after an UNMAP, for the MAPs behind it                \
+                       */
 enum { ANSWERS = 4096 /* at most; then the socket waits */ };
 
 /* A file that is mapped. */
@@ -52,6 +53,8 @@ struct vfio_answer {
     uint64_t by; /* ns: at the latest */
     bool done, late;
     int error;
+    size_t size;               /* of the message */
+    unsigned slot;             /* MAP: in the journal */
     struct vfio_dma_unmap out; /* UNMAP's payload */
 };
 
@@ -64,6 +67,18 @@ struct vfio_clear {
 
 /* ---- Answers ---- */
 
+/* What the answer A says is so, for a successor. */
+static void
+answer_journal(struct vfio_answer *a)
+{
+    if (a->command == VFIO_DMA_MAP)
+        st_vfio_journal_mapped(a->v, a->slot, !a->error);
+    else if (!a->error)
+        st_vfio_journal_unmapped(a->v, le32_get(a->out.flags),
+                                 le64_get(a->out.address),
+                                 le64_get(a->out.size));
+}
+
 /* Send the reply to a message that came before the one in hand. */
 static void
 answer_send(struct vfio_answer *a)
@@ -75,6 +90,7 @@ answer_send(struct vfio_answer *a)
     size_t len = a->command == VFIO_DMA_UNMAP ? sizeof(a->out) : 0;
     void *out;
 
+    answer_journal(a);
     c->id = a->id;
     c->command = a->command;
     c->flags = a->flags;
@@ -87,6 +103,7 @@ answer_send(struct vfio_answer *a)
     c->id = id;
     c->command = command;
     c->flags = flags;
+    st_vfio_journal_served(v, a->id, a->command, a->size);
 }
 
 static void
@@ -172,6 +189,7 @@ answer_new(struct st_vfio_user *v)
     a->id = v->conn.id;
     a->command = v->conn.command;
     a->flags = v->conn.flags;
+    a->size = sizeof(struct vfio_header) + v->conn.len;
     a->by = v->loop->now + v->opts.timeout_ns;
     a->unmap.done = answer_unmapped;
     return a;
@@ -182,15 +200,18 @@ answer_append(struct vfio_answer *a)
 {
     st_list_append(&a->v->answers, &a->link);
     a->v->nanswers++;
+    a->v->conn.deferred = true;
 }
 
-/* The message in hand ends with ERROR or, for 0, well; behind the others. */
+/* The message in hand ends with ERROR or, for 0, well; behind the others. SLOT
+ * is in the journal what it has mapped, or 0. */
 static void
-answer_now(struct st_vfio_user *v, int error)
+answer_now(struct st_vfio_user *v, int error, unsigned slot)
 {
     struct vfio_answer *a;
 
     if (!v->nanswers) {
+        st_vfio_journal_mapped(v, slot, !error);
         if (error)
             st_vfio_error(v, error);
         else if (st_vfio_payload(v, 0))
@@ -198,6 +219,7 @@ answer_now(struct st_vfio_user *v, int error)
     } else if ((a = answer_new(v))) {
         a->done = true;
         a->error = error;
+        a->slot = slot;
         answer_append(a);
     }
 }
@@ -311,19 +333,51 @@ say_unshared(struct st_vfio_user *v, uint64_t gpa, uint64_t len, bool writable)
            (unsigned long long)len >> 10);
 }
 
+/* Make GM, of FD (borrowed; -1: none) from OFFSET on, a map. 0 or -errno. */
+static int
+map_add(struct st_vfio_user *v, int fd, uint64_t offset, struct st_gmem_map *gm)
+{
+    struct vfio_map *m = NULL;
+    int rc = 0;
+
+    if (fd >= 0)
+        rc = map_file(v, fd, offset, gm->len, gm->writable, &m, &gm->host);
+    if (rc == 0 && m) {
+        m->gpa = gm->gpa;
+        m->len = gm->len;
+        gm->arg = m;
+        gm->release = map_release;
+    }
+    if (rc == 0)
+        rc = st_gmem_map(v->opts.gmem, gm);
+    if (rc < 0 && m)
+        map_release(gm);
+    return rc;
+}
+
+int
+st_vfio_dma_resume(struct st_vfio_user *v, int fd,
+                   const struct vfio_journal_map *m)
+{
+    struct st_gmem_map gm = {
+        .gpa = m->gpa, .len = m->len, .writable = m->writable};
+
+    return map_add(v, fd, m->offset, &gm);
+}
+
 /* 0 or an errno for the reply. */
 static int
-dma_map(struct st_vfio_user *v)
+dma_map(struct st_vfio_user *v, unsigned *slot)
 {
     const uint32_t known = VFIO_MAP_READ | VFIO_MAP_WRITE;
     struct vfio_fds *fds = st_vfio_fds(v);
-    struct vfio_map *m = NULL;
     struct st_gmem_map gm = {0};
     struct vfio_dma_map in;
     uint64_t offset;
     uint32_t flags;
-    int rc = 0;
+    int rc;
 
+    *slot = 0;
     if (v->conn.len != sizeof(in))
         return EINVAL;
     memcpy(&in, v->conn.payload, sizeof(in));
@@ -336,23 +390,17 @@ dma_map(struct st_vfio_user *v)
         offset % VFIO_PAGE || (fds && fds->n != 1) || !gm.len ||
         (gm.gpa | gm.len) % VFIO_PAGE || gm.gpa + (gm.len - 1) < gm.gpa)
         return EINVAL;
-    if (fds)
-        rc = map_file(v, fds->fd[0], offset, gm.len, gm.writable, &m, &gm.host);
-    if (rc == 0 && m) {
-        m->gpa = gm.gpa;
-        m->len = gm.len;
-        gm.arg = m;
-        gm.release = map_release;
-    }
+    if (v->conn.again_first &&
+        st_vfio_journal_has_map(v, gm.gpa, gm.len, offset))
+        return 0; /* by a predecessor */
+    rc = st_vfio_journal_map(v, fds ? fds->fd[0] : -1, gm.gpa, gm.len, offset,
+                             gm.writable, slot);
     if (rc == 0)
-        rc = st_gmem_map(v->opts.gmem, &gm);
-    if (rc < 0) {
-        if (m)
-            map_release(&gm);
+        rc = map_add(v, fds ? fds->fd[0] : -1, offset, &gm);
+    if (rc < 0)
         return -rc;
-    }
     st_count(&v->mapped, 1);
-    if (!m)
+    if (!fds)
         say_unshared(v, gm.gpa, gm.len, gm.writable);
     return 0;
 }
@@ -360,10 +408,11 @@ dma_map(struct st_vfio_user *v)
 void
 st_vfio_dma_map(struct st_vfio_user *v)
 {
-    int error = dma_map(v);
+    unsigned slot;
+    int error = dma_map(v, &slot);
 
     st_vfio_fds_close(v);
-    answer_now(v, error);
+    answer_now(v, error, slot);
 }
 
 /* ---- DMA_UNMAP ---- */
@@ -409,9 +458,15 @@ st_vfio_dma_unmap(struct st_vfio_user *v)
     if (!a)
         return;
     error = dma_unmap(v, a);
+    if (error == ENOENT && v->conn.again_first) { /* by a predecessor */
+        answer_send(a);
+        v->conn.deferred = true;
+        free(a);
+        return;
+    }
     if (error) {
         free(a);
-        answer_now(v, error);
+        answer_now(v, error, 0);
         return;
     }
     v->busy++;

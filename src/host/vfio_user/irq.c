@@ -90,8 +90,10 @@ static void
 vector_set(struct st_vfio_user *v, unsigned n, struct vfio_irq_file *f)
 {
     struct vfio_vector *x = &v->vector[n];
-    struct vfio_irq_file *old = atomic_exchange(&x->file, f);
+    struct vfio_irq_file *old;
 
+    st_vfio_journal_vector(v, n, f ? f->fd : -1);
+    old = atomic_exchange(&x->file, f);
     if (old) {
         v->busy++;
         st_defer(v->loop, &old->defer, file_free);
@@ -137,10 +139,12 @@ intx_unmask(struct vfio_intx *x)
 
 /* FD (taken, or -1) is the line's eventfd now. */
 static void
-intx_set(struct vfio_intx *x, int fd)
+intx_set(struct st_vfio_user *v, int fd)
 {
+    struct vfio_intx *x = &v->intx;
     int old;
 
+    st_vfio_journal_intx(v, "intx", fd);
     pthread_mutex_lock(&x->lock);
     old = x->fd;
     x->fd = fd;
@@ -176,6 +180,7 @@ resample_set(struct st_vfio_user *v, int fd)
     struct st_watch *w = &v->intx.resample;
     int rc;
 
+    st_vfio_journal_intx(v, "resample", fd);
     if (w->fd >= 0) {
         st_watch_remove(v->loop, w);
         close(w->fd);
@@ -253,7 +258,7 @@ set_eventfds(struct st_vfio_user *v, uint32_t index, uint32_t start,
         if (!fd_prepare(fds->fd[i]))
             return EINVAL;
     if (index == VFIO_INTX) {
-        intx_set(&v->intx, fds ? fds->fd[0] : -1);
+        intx_set(v, fds ? fds->fd[0] : -1);
         if (fds)
             fds->fd[0] = -1;
         return 0;
@@ -363,7 +368,7 @@ set_irqs(struct st_vfio_user *v)
         if (flags != (VFIO_DATA_NONE | VFIO_TRIGGER) || start || fds)
             return EINVAL;
         if (index == VFIO_INTX)
-            intx_set(&v->intx, -1);
+            intx_set(v, -1);
         for (unsigned i = 0; index == VFIO_MSIX && i < total; i++)
             vector_set(v, i, NULL);
         return 0;
@@ -394,12 +399,44 @@ st_vfio_set_irqs(struct st_vfio_user *v)
 
 /* ---- Life ---- */
 
+int
+st_vfio_irq_resume(struct st_vfio_user *v, unsigned n, int fd)
+{
+    struct vfio_irq_file *f = malloc(sizeof(*f));
+
+    if (!f) {
+        close(fd);
+        return -ENOMEM;
+    }
+    f->v = v;
+    f->fd = fd;
+    vector_set(v, n, f);
+    return 0;
+}
+
+void
+st_vfio_intx_resume(struct st_vfio_user *v, int fd, int resample)
+{
+    if (fd >= 0)
+        intx_set(v, fd);
+    if (resample >= 0)
+        resample_set(v, resample);
+}
+
+void
+st_vfio_irq_raise_all(struct st_vfio_user *v)
+{
+    for (unsigned i = 0; i < v->pci->vectors; i++)
+        if (atomic_load(&v->vector[i].file))
+            vector_raise(&v->vector[i]);
+}
+
 void
 st_vfio_irq_detach(struct st_vfio_user *v)
 {
     for (unsigned i = 0; i < v->pci->vectors; i++)
         vector_set(v, i, NULL);
-    intx_set(&v->intx, -1);
+    intx_set(v, -1);
     resample_set(v, -1);
 }
 

@@ -8,6 +8,7 @@
  *   version.c    the JSON text of VERSION
  *   dma.c        guest memory
  *   irq.c        eventfds
+ *   journal.c    what a successor needs to go on with the client
  *
  *   a client's life:
  *     none --accept--> open --EOF, error, cut--> leaving: reset, unmap --> none
@@ -23,6 +24,41 @@
 #include "stat.h"
 #include "vfio_proto.h"
 #include "vfio_user.h"
+
+/* ---- The journal: memory that outlives us; see journal.c ---- */
+
+enum {
+    VFIO_JOURNAL_SERVED = 64, /* messages before they are consumed */
+    VFIO_JOURNAL_MAPS = 4096,
+};
+
+/* A message that was served, and is in the socket still. */
+struct vfio_served {
+    le16 id, command;
+    le32 size;
+};
+
+/* A map of guest memory; its file is kept under its number. */
+struct vfio_journal_map {
+    uint64_t gpa, len, offset;
+    uint8_t writable, shared;
+    _Atomic uint32_t state; /* 1: it is there */
+};
+
+/* All of it. */
+struct vfio_journal {
+    char magic[8];
+    uint32_t version, pid;
+    _Atomic uint32_t connected, versioned;
+    uint32_t multi;
+    _Atomic uint32_t behind;  /* replies wait for the client to read */
+    _Atomic uint32_t sending; /* a reply: nserved + 1 */
+    _Atomic uint32_t nserved;
+    struct vfio_served served[VFIO_JOURNAL_SERVED];
+    uint8_t config[256];
+    _Atomic uint8_t vector[ST_PCI_VECTORS_MAX]; /* 1: has an eventfd */
+    struct vfio_journal_map map[VFIO_JOURNAL_MAPS];
+};
 
 /* Descriptors that came with one message. */
 struct vfio_fds {
@@ -59,10 +95,13 @@ struct vfio_conn {
     bool running;         /* within conn_run */
     bool dead;            /* to be closed */
     bool versioned, multi;
+    bool again_first; /* the next message may have been served before */
+    bool deferred;    /* the message in hand is answered behind others */
 
     uint8_t *rx; /* owned */
     size_t rx_cap, rx_len;
-    size_t pos; /* of the message that is served */
+    size_t pos;   /* of the message that is served */
+    size_t eaten; /* at its beginning: consumed, with a journal */
     struct vfio_fds fds[2];
 
     /* The message that is served. */
@@ -129,6 +168,9 @@ struct st_vfio_user {
     struct st_timer again; /* accept: no descriptors just now */
 
     struct vfio_conn conn;
+    struct vfio_journal *j;             /* owned; NULL: none */
+    bool slot_taken[VFIO_JOURNAL_MAPS]; /* of its maps: not yet answered */
+    bool resuming;                      /* the client is not yet served */
     bool leaving;           /* the client is gone, what it left is not */
     struct st_timer leaves; /* that takes long */
     unsigned busy; /* accesses, unmaps, resets, files that are not yet over */
@@ -178,10 +220,51 @@ void st_vfio_left(struct st_vfio_user *v);
 /* No guest memory is mapped any more. */
 void st_vfio_cleared(struct st_vfio_user *v);
 
+/* ---- journal.c: all of it does nothing without one ---- */
+
+/* 0 or -errno. */
+int st_vfio_journal_open(struct st_vfio_user *v);
+void st_vfio_journal_close(struct st_vfio_user *v);
+/* The client has come, or is about to leave. */
+void st_vfio_journal_came(struct st_vfio_user *v);
+void st_vfio_journal_went(struct st_vfio_user *v);
+/* VERSION is agreed on; configuration space was written. */
+void st_vfio_journal_version(struct st_vfio_user *v);
+void st_vfio_journal_config(struct st_vfio_user *v);
+/* A reply is about to go out; some of one could not. */
+void st_vfio_journal_sending(struct st_vfio_user *v);
+void st_vfio_journal_behind(struct st_vfio_user *v, bool behind);
+/* A message of SIZE bytes is served, and answered. */
+void st_vfio_journal_served(struct st_vfio_user *v, uint16_t id,
+                            uint16_t command, size_t size);
+/* Consume what is: how many bytes. */
+size_t st_vfio_journal_consume(struct st_vfio_user *v);
+/* A map, with FD (borrowed) or -1, that is to be: *SLOT is its number (0: there
+ * is no journal). 0 or -ENOSPC. Then, before the answer: it is, or is not. */
+int st_vfio_journal_map(struct st_vfio_user *v, int fd, uint64_t gpa,
+                        uint64_t len, uint64_t offset, bool writable,
+                        unsigned *slot);
+void st_vfio_journal_mapped(struct st_vfio_user *v, unsigned slot, bool well);
+void st_vfio_journal_unmapped(struct st_vfio_user *v, bool all, uint64_t gpa,
+                              uint64_t len);
+bool st_vfio_journal_has_map(const struct st_vfio_user *v, uint64_t gpa,
+                             uint64_t len, uint64_t offset);
+/* FD (borrowed) is the vector's eventfd, or that of "intx" or "resample"; -1:
+ * it has none. */
+void st_vfio_journal_vector(struct st_vfio_user *v, unsigned n, int fd);
+void st_vfio_journal_intx(struct st_vfio_user *v, const char *what, int fd);
+/* Go on with the client of FD (taken), whose state the journal has: all but
+ * serving it. 0 or -errno. */
+int st_vfio_journal_resume(struct st_vfio_user *v, int fd);
+
 /* ---- conn.c ---- */
 
 /* FD (taken) is the client now. 0 or -errno. */
 int st_vfio_conn_open(struct st_vfio_user *v, int fd);
+/* Serve the client whose socket is v->conn.fd (taken). 0 or -errno. */
+int st_vfio_conn_serve(struct st_vfio_user *v);
+/* Close a connection that was never served. */
+void st_vfio_conn_give_up(struct st_vfio_user *v);
 /* Close it soon, with one line in the log unless FMT is NULL. */
 void st_vfio_drop(struct st_vfio_user *v, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
@@ -239,6 +322,9 @@ void st_vfio_dma_unmap(struct st_vfio_user *v);
 /* May a message with COMMAND be served now? If not, then once all answers are
  * out: it waits. */
 bool st_vfio_dma_settled(struct st_vfio_user *v, unsigned command);
+/* Map M, whose file is FD (borrowed), as a predecessor had it. 0 or -errno. */
+int st_vfio_dma_resume(struct st_vfio_user *v, int fd,
+                       const struct vfio_journal_map *m);
 /* The client has left: nobody waits for its answers. */
 void st_vfio_dma_abandon(struct st_vfio_user *v);
 /* Take out all that is left. 0: st_vfio_cleared will be called, on this loop,
@@ -255,6 +341,12 @@ void st_vfio_irq_fini(struct st_vfio_user *v);
 void st_vfio_irq_info(struct st_vfio_user *v);
 /* The message is DEVICE_SET_IRQS: answer it. */
 void st_vfio_set_irqs(struct st_vfio_user *v);
+/* FD (taken) is vector N's, of a predecessor. 0 or -errno. */
+int st_vfio_irq_resume(struct st_vfio_user *v, unsigned n, int fd);
+/* The same for the pin, its eventfd and what unmasks it; -1: none. */
+void st_vfio_intx_resume(struct st_vfio_user *v, int fd, int resample);
+/* Raise all that has an eventfd. */
+void st_vfio_irq_raise_all(struct st_vfio_user *v);
 /* Close all eventfds. */
 void st_vfio_irq_detach(struct st_vfio_user *v);
 /* Forget what is pending: the function was reset. */

@@ -20,6 +20,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "keep.h"
 #include "range.h"
 #include "vfio_private.h"
 
@@ -234,10 +235,64 @@ st_vfio_user_destroy(struct st_vfio_user *v)
     v->pci->host = NULL;
     st_vfio_dma_fini(v);
     st_vfio_irq_fini(v);
+    st_vfio_journal_close(v);
     free(v);
 }
 
 /* ---- The beginning ---- */
+
+/* The client that a predecessor had, if there is one. */
+static void
+resume(struct st_vfio_user *v)
+{
+    int fd = st_keep_get(v->opts.keep, "%s.client", v->name), rc;
+
+    if (!v->j || fd < 0)
+        return;
+    if (!atomic_load(&v->j->connected)) { /* it came, or left, just then */
+        close(fd);
+        st_keep_drop(v->opts.keep, "%s.client", v->name);
+        return;
+    }
+    v->resuming = true;
+    rc = st_vfio_journal_resume(v, fd);
+    if (rc < 0) {
+        st_warn(v->opts.log, "%s: client %d cannot be served any more: %s",
+                v->name, v->conn.pid, st_strerror(rc));
+        v->resuming = false;
+        st_vfio_conn_give_up(v);
+        st_vfio_left(v);
+    }
+}
+
+bool
+st_vfio_user_resumes(const struct st_vfio_user *v)
+{
+    return v->resuming;
+}
+
+void
+st_vfio_user_go(struct st_vfio_user *v)
+{
+    int rc;
+
+    if (!v->resuming)
+        return;
+    v->resuming = false;
+    rc = st_vfio_conn_serve(v);
+    if (rc < 0) {
+        st_warn(v->opts.log, "%s: cannot serve: %s", v->name, st_strerror(rc));
+        st_vfio_left(v);
+        return;
+    }
+    st_count(&v->clients_total, 1);
+    atomic_store(&v->connected, true);
+    atomic_store(&v->peer_pid, v->conn.pid);
+    st_info(v->opts.log, "%s: client %d goes on", v->name, v->conn.pid);
+    st_vfio_irq_raise_all(v);
+    if (v->opts.client)
+        v->opts.client(v->opts.arg, true);
+}
 
 static bool
 sparse_ok(const struct st_vfio_user_opts *o)
@@ -281,6 +336,8 @@ st_vfio_user_create(const struct st_vfio_user_opts *opts, int listen_fd,
         rc = -errno;
     if (rc == 0)
         rc = st_vfio_dma_init(v);
+    if (rc == 0)
+        rc = st_vfio_journal_open(v);
     if (rc < 0)
         goto fail;
     v->listen.fd = listen_fd;
@@ -290,11 +347,13 @@ st_vfio_user_create(const struct st_vfio_user_opts *opts, int listen_fd,
     if (rc < 0)
         goto fail;
     v->pci->host = &v->host;
+    resume(v);
     *out = v;
     return 0;
 
 fail:
     close(listen_fd);
+    st_vfio_journal_close(v);
     st_vfio_dma_fini(v);
     st_vfio_irq_fini(v);
     free(v);

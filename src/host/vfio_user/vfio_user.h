@@ -39,6 +39,7 @@
 #include "gmem.h"
 #include "pci.h"
 
+struct st_keep;
 struct st_vfio_user;
 
 /* What a door is made of; all that it points to is borrowed for its life. */
@@ -59,9 +60,12 @@ struct st_vfio_user_opts {
                                 * protocol knows only where a whole BAR begins */
         int fd;
     } sparse;
-    uint64_t timeout_ns; /* the longest that DMA_UNMAP, DEVICE_RESET and
-                          * deferred accesses wait; 0: 4 s. Clients give up
-                          * after 5 s */
+    uint64_t timeout_ns;  /* the longest that DMA_UNMAP, DEVICE_RESET and
+                           * deferred accesses wait; 0: 4 s. Clients give up
+                           * after 5 s */
+    struct st_keep *keep; /* the client outlives us: a successor goes on with
+                           * it; NULL: it does not */
+    int journal_fd;       /* then: of st_vfio_user_journal */
     /* A client has come, or left and left nothing behind; may be NULL. */
     void (*client)(void *arg, bool connected);
     void *arg;
@@ -72,6 +76,19 @@ struct st_vfio_user_opts {
  * one. */
 int st_vfio_user_create(const struct st_vfio_user_opts *opts, int listen_fd,
                         struct st_vfio_user **out, struct st_err *err);
+
+/* Memory for opts.keep, of the door that will be called NAME: a descriptor (the
+ * caller's; it is kept, too), or -errno with a sentence. Any thread. */
+int st_vfio_user_journal(struct st_keep *keep, const char *name,
+                         struct st_err *err);
+
+/* Has the door got the client of a predecessor? Its guest's memory is mapped
+ * then, its eventfds are there, configuration space is as it was; but nothing
+ * is served before st_vfio_user_go. */
+bool st_vfio_user_resumes(const struct st_vfio_user *v);
+
+/* The device is as it was, too: serve the client. */
+void st_vfio_user_go(struct st_vfio_user *v);
 
 /* Accept nobody any more; when the client has left, and the function is reset
  * and no guest memory mapped, call DONE, once, never within this call. */
