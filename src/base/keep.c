@@ -269,6 +269,18 @@ st_keep_drop(struct st_keep *k, const char *fmt, ...)
     packet_send(k->socket, text, -1);
 }
 
+void
+st_keep_forget(struct st_keep *k)
+{
+    while (k && k->left) {
+        struct kept *next = k->left->next;
+
+        st_keep_drop(k, "%s", k->left->name);
+        kept_free(k->left);
+        k->left = next;
+    }
+}
+
 /* ---- The holder ---- */
 
 struct st_holder *

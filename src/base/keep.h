@@ -53,6 +53,9 @@ int st_keep_put(struct st_keep *k, int fd, const char *fmt, ...)
 void st_keep_drop(struct st_keep *k, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 
+/* The holder may close all that nobody has got. */
+void st_keep_forget(struct st_keep *k);
+
 /* The socket, lent: packets for the service manager. */
 int st_keep_socket(const struct st_keep *k);
 

@@ -138,6 +138,8 @@ static void
 controller_free(struct graph_controller *c)
 {
     st_nvme_destroy(c->pub.nvme);
+    if (c->journal_fd >= 0)
+        close(c->journal_fd);
     st_gmem_destroy(c->gmem);
     subsystem_leave(c->subsystem);
     free(c->name);
@@ -160,6 +162,7 @@ make_nvme(struct graph_controller *c, const struct st_graph_nvme_opts *opts,
         .gmem = c->gmem,
         .log = st_domain_log(g->control->domain),
         .name = c->name,
+        .keep = g->opts.keep,
         .subsystem = c->subsystem->guid,
         .cntlid = c->pub.cntlid,
         .shared = c->subsystem->shared,
@@ -205,7 +208,7 @@ st_graph_add_nvme(struct st_graph *g, const char *name,
     }
     c->graph = g;
     c->subsystem = s;
-    c->fd = -1;
+    c->fd = c->journal_fd = -1;
     c->nn = opts->namespaces ? opts->namespaces : ST_NVME_NAMESPACES;
     c->mapped = opts->mapped;
     c->write_multiple = opts->write_multiple;
@@ -217,6 +220,10 @@ st_graph_add_nvme(struct st_graph *g, const char *name,
     c->gmem = st_gmem_create(c->loop);
     rc = c->gmem ? make_nvme(c, opts, turn, err)
                  : st_err_set(err, ENOMEM, "%s: no memory", name);
+    if (rc == 0 && g->opts.keep) {
+        c->journal_fd = st_vfio_user_journal(g->opts.keep, name, err);
+        rc = c->journal_fd < 0 ? c->journal_fd : 0;
+    }
     if (rc < 0) {
         controller_free(c);
         return rc;
@@ -269,14 +276,71 @@ make_door(struct st_task *t)
                                   .log =
                                       st_domain_log(c->graph->control->domain),
                                   .name = c->name,
-                                  .write_multiple = c->write_multiple};
+                                  .write_multiple = c->write_multiple,
+                                  .keep = c->graph->opts.keep,
+                                  .journal_fd = c->journal_fd};
 
+    /* Half of many writes cannot be done again: doorbells would go back. */
+    if (o.keep)
+        o.write_multiple = false;
     o.sparse.fd = st_nvme_doorbells(c->pub.nvme, &o.sparse.size);
     if (o.sparse.fd < 0)
         o.sparse.size = 0;
     o.sparse.offset = o.sparse.fd_offset = o.sparse.size ? ST_GMEM_PAGE : 0;
     c->rc = st_vfio_user_create(&o, c->fd, &c->door, &c->err);
     st_post(c->graph->control, &c->back);
+}
+
+/* Let RUN, on C's loop, do its part; wait for it. */
+static void
+at_loop(struct graph_controller *c, void (*run)(struct st_task *t))
+{
+    c->back_there = false;
+    c->there.run = run;
+    c->back.run = came_back;
+    st_post(c->loop, &c->there);
+    st_loop_wait(c->graph->control, &c->back_there);
+}
+
+/* On the loop. */
+static void
+door_goes_on(struct st_task *t)
+{
+    struct graph_controller *c =
+        st_container(t, struct graph_controller, there);
+
+    st_vfio_user_go(c->door);
+    st_post(c->graph->control, &c->back);
+}
+
+static void
+nvme_resumed(struct st_nvme_call *call, int rc)
+{
+    struct graph_controller *c =
+        st_container(call, struct graph_controller, call);
+
+    c->rc = rc;
+    c->back_there = true;
+}
+
+/* A machine that was connected to a process before this one goes on, or there
+ * is none any more. */
+static void
+resume(struct graph_controller *c)
+{
+    if (st_vfio_user_resumes(c->door) && st_nvme_resumes(c->pub.nvme)) {
+        c->back_there = false;
+        c->call.done = nvme_resumed;
+        st_nvme_resume(c->pub.nvme, &c->call);
+        st_loop_wait(c->graph->control, &c->back_there);
+        if (c->rc < 0)
+            st_warn(st_domain_log(c->graph->control->domain),
+                    "%s: the controller cannot go on: %s; the guest has to "
+                    "reset it",
+                    c->name, c->call.err.text);
+    }
+    st_nvme_forget(c->pub.nvme);
+    at_loop(c, door_goes_on);
 }
 
 int
@@ -292,17 +356,15 @@ st_graph_vfio_user(struct st_graph *g, const char *controller, int fd,
                  : no_controller(controller, err);
     }
     c->fd = fd;
-    c->back_there = false;
-    c->there.run = make_door;
-    c->back.run = came_back;
-    st_post(c->loop, &c->there);
-    st_loop_wait(g->control, &c->back_there);
+    at_loop(c, make_door);
     if (c->rc < 0) {
         *err = c->err;
         st_err_prefix(err, "%s", controller);
         return c->rc;
     }
     c->pub.vfio_user = c->door;
+    if (g->opts.keep)
+        resume(c);
     return 0;
 }
 

@@ -83,6 +83,7 @@ struct graph_controller {
     struct st_vfio_user *door;    /* owned, LOOP's */
     struct st_task there, back;   /* on LOOP, on the control loop */
     struct st_task cut;           /* on LOOP */
+    int journal_fd;               /* owned: its door's, with a keeper */
     int fd, rc;                   /* of the door that is being made */
     struct st_err err;            /* the same */
     bool back_there;              /* what waits for `back` has its answer */

@@ -13,9 +13,13 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "graph_private.h"
+#include "keep.h"
 #include "size.h"
+
+enum { LOCK_PAUSE_MS = 20, LOCK_PATIENCE_MS = 30000 };
 
 /* ---- Namespaces ---- */
 
@@ -294,6 +298,29 @@ add_default_exports(struct st_graph *g, struct st_err *err)
     return rc;
 }
 
+/* Open the disk of A. A process before this one may have I/O under way there
+ * for a while after its death: it has the image's lock as long, and we wait. */
+static int
+open_disk(struct st_graph *g, const struct st_attach *a, const char **name,
+          struct st_err *err)
+{
+    const struct timespec pause = {.tv_nsec = LOCK_PAUSE_MS * 1000000};
+    int rc;
+
+    for (unsigned ms = 0;; ms += LOCK_PAUSE_MS) {
+        rc = st_graph_open(g, a->name, a->spec, a->read_only, name, err);
+        if (rc != -EBUSY || !st_keep_resumes(g->opts.keep) ||
+            ms >= LOCK_PATIENCE_MS)
+            return rc;
+        if (ms == 0)
+            st_warn(st_domain_log(g->control->domain),
+                    "%s: waiting, up to %d s, for what a server before this "
+                    "one has under way",
+                    err->text, LOCK_PATIENCE_MS / 1000);
+        nanosleep(&pause, NULL);
+    }
+}
+
 static int
 attach_all(struct st_graph *g, const struct st_attach *a, unsigned n,
            struct graph_disk **disk, struct st_err *err)
@@ -310,7 +337,7 @@ attach_all(struct st_graph *g, const struct st_attach *a, unsigned n,
     for (i = 0; i < n; i++) {
         const char *name;
 
-        rc = st_graph_open(g, a[i].name, a[i].spec, a[i].read_only, &name, err);
+        rc = open_disk(g, &a[i], &name, err);
         if (rc < 0)
             goto fail;
         disk[i] = graph_find_disk(g, name);
