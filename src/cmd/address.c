@@ -367,12 +367,31 @@ bind_unix(int fd, const struct sockaddr_un *at)
     return -1;
 }
 
+/* The socket at A's path is ours to remove. */
+static void
+remember(struct st_cmd_address *a)
+{
+    struct stat sb;
+
+    if (lstat(a->path, &sb) == 0) {
+        a->dev = sb.st_dev;
+        a->ino = sb.st_ino;
+    }
+}
+
+void
+st_cmd_address_adopt(struct st_cmd_address *a, int fd)
+{
+    a->fd[0] = fd;
+    a->nfds = 1;
+    remember(a);
+}
+
 static int
 open_unix(struct st_cmd_address *a, struct st_err *err)
 {
     struct sockaddr_un at = {.sun_family = AF_UNIX};
     mode_t old = umask(0177); /* open to nobody else, not for a moment */
-    struct stat sb;
     int bound;
 
     memcpy(at.sun_path, a->path, sizeof(a->path));
@@ -380,10 +399,8 @@ open_unix(struct st_cmd_address *a, struct st_err *err)
     a->nfds = 1;
     bound = bind_unix(a->fd[0], &at);
     umask(old);
-    if (bound == 0 && lstat(a->path, &sb) == 0) {
-        a->dev = sb.st_dev;
-        a->ino = sb.st_ino;
-    }
+    if (bound == 0)
+        remember(a);
     if (bound < 0 ||
         (a->group != NOBODY && lchown(a->path, (uid_t)-1, a->group) < 0) ||
         chmod(a->path, a->mode) < 0 || listen(a->fd[0], BACKLOG) < 0)

@@ -187,6 +187,9 @@ void st_cmd_sockets_close(struct st_cmd_sockets *s);
  * -errno with a sentence; close it in any case. */
 int st_cmd_address_open(struct st_cmd_address *a, struct st_err *err);
 
+/* FD (taken) is the Unix socket at A's path, of a process before this one. */
+void st_cmd_address_adopt(struct st_cmd_address *a, int fd);
+
 /* Close what was not taken; remove our Unix socket if it still is ours. */
 void st_cmd_address_close(struct st_cmd_address *a);
 

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "keeper.h"
 #include "mem.h"
 #include "serving.h"
 
@@ -26,6 +27,7 @@ enum {
     POLL_US,
     ENGINE,
     STOP_TIMEOUT,
+    SURVIVE,
     OPENHCL
 };
 
@@ -59,6 +61,10 @@ static const struct st_cmd_option serve_options[] = {
     ST_CMD_ENGINE,
     {"stop-timeout", ST_CMD_NUMBER, "SECONDS",
      "how long SIGTERM waits for clients to leave", 60, 0, 86400},
+    {"survive", ST_CMD_FLAG, NULL,
+     "be started again when killed, and go on with the machines that are\n"
+     "      connected; their disks must be files, block devices or ro",
+     0, 0, 0},
     {"openhcl-controller", ST_CMD_MANY, "OPTIONS", NULL, 0, 0, 0},
     {0},
 };
@@ -116,7 +122,10 @@ read_settings(struct serve *s, struct st_err *err)
         rc = st_serving_poll(&s->serving, a->text[POLL_US], err);
     if (rc == 0)
         rc = st_serving_faults(&s->serving, a->text[FAULTS], err);
-    return rc ? rc : st_serving_sockets(&s->serving, err);
+    if (rc == 0 && a->text[SURVIVE] && !s->serving.settings.nnvme)
+        rc = st_err_set(err, EINVAL,
+                        "--survive has no effect without --nvme-pci");
+    return rc;
 }
 
 /* ---- The command ---- */
@@ -132,6 +141,7 @@ serve_all(struct serve *s)
                                .api = a->text[API],
                                .user = a->text[USER],
                                .no_sandbox = a->text[NO_SANDBOX],
+                               .keep = s->serving.keep,
                                .set_up = st_serving_set_up,
                                .open_doors = st_serving_open_doors,
                                .ready = st_serving_ready,
@@ -139,6 +149,32 @@ serve_all(struct serve *s)
                                .close_sockets = st_serving_close_sockets};
 
     return st_serving_run(&s->serving, &o);
+}
+
+static void
+keeper_line(void *arg, enum st_level level, const char *line)
+{
+    (void)arg;
+    (void)level;
+    fprintf(stderr, "strata: %s\n", line);
+}
+
+/* Be what keeps a server, or the server. */
+static int
+keep_or_serve(struct serve *s)
+{
+    const struct st_log log = {.level = ST_LOG_WARN, .write = keeper_line};
+    struct st_err err;
+    int rc = 0;
+
+    if (s->args.text[SURVIVE]) {
+        if (!st_keeper_is_child())
+            return st_keeper_run(&log);
+        rc = st_keeper_open(&s->serving.keep, &err);
+    }
+    if (rc == 0)
+        rc = st_serving_sockets(&s->serving, &err);
+    return rc < 0 ? st_cmd_fail_rc(rc, &err) : serve_all(s);
 }
 
 static int
@@ -152,7 +188,7 @@ serve_run(const struct st_cmd_args *a)
         return st_cmd_fail(ST_EXIT_FAILED, "no memory");
     s->args = *a;
     rc = read_settings(s, &err);
-    status = rc < 0 ? st_cmd_fail_rc(rc, &err) : serve_all(s);
+    status = rc < 0 ? st_cmd_fail_rc(rc, &err) : keep_or_serve(s);
     st_serving_free(&s->serving);
     return status;
 }

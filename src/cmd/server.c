@@ -12,6 +12,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "keep.h"
 #include "mem.h"
 #include "notify.h"
 #include "version.h"
@@ -108,6 +109,7 @@ set_up(struct st_server *s, struct st_err *err)
     unsigned threads = s->opts->threads ? s->opts->threads : default_threads();
     struct st_graph_opts graph = {.control = s->world.home,
                                   .loops = s->loop,
+                                  .keep = s->opts->keep,
                                   .quit = st_server_stop,
                                   .arg = s};
     int rc = 0;
@@ -211,7 +213,8 @@ serve(struct st_server *s)
     struct st_err err;
     int rc = set_up(s, &err);
 
-    s->notify = st_cmd_notify_open(&s->world.log);
+    s->notify = s->opts->keep ? dup(st_keep_socket(s->opts->keep))
+                              : st_cmd_notify_open(&s->world.log);
     if (rc == 0)
         rc = enter_sandbox(s, &err);
     if (rc == 0)

@@ -49,6 +49,7 @@ struct st_server_opts {
     const char *const *allow;
     unsigned nallow;
     bool no_sandbox, kvm;      /* kvm: a machine runs here */
+    struct st_keep *keep;      /* borrowed: of a keeper, or NULL */
     const char *const *socket; /* paths of ours to be unlinked at the end */
     unsigned nsockets;
 

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "keep.h"
 #include "mem.h"
 #include "notify.h"
 #include "size.h"
@@ -147,6 +148,23 @@ st_serving_sockets(struct st_serving *s, struct st_err *err)
 
 /* ---- The server ---- */
 
+/* Where a machine connects: it may be there already, from before. */
+static int
+open_controllers_socket(struct st_serving *s, struct st_settings_nvme *n,
+                        struct st_err *err)
+{
+    int fd = n->address.nfds ? -1 : st_keep_get(s->keep, "%s.listen", n->id);
+    int rc = 0;
+
+    if (fd >= 0)
+        st_cmd_address_adopt(&n->address, fd);
+    else
+        rc = st_cmd_address_open(&n->address, err);
+    if (rc == 0 && *n->address.path)
+        st_keep_put(s->keep, n->address.fd[0], "%s.listen", n->id);
+    return rc;
+}
+
 int
 st_serving_set_up(struct st_server *server, struct st_err *err)
 {
@@ -187,7 +205,7 @@ st_serving_set_up(struct st_server *server, struct st_err *err)
     }
     for (unsigned i = 0; rc == 0 && i < t->nnvme; i++)
         if (!t->nvme[i].plugged)
-            rc = st_cmd_address_open(&t->nvme[i].address, err);
+            rc = open_controllers_socket(s, &t->nvme[i], err);
     for (unsigned i = 0; rc == 0 && i < t->nnbd; i++)
         rc = st_cmd_address_open(&t->nbd[i].address, err);
     return rc;
@@ -218,6 +236,7 @@ st_serving_open_doors(struct st_server *server, struct st_err *err)
             rc = st_graph_listen(server->graph, t->nbd[i].id, fd, err);
         }
     }
+    st_keep_forget(((struct st_serving *)server)->keep);
     return rc;
 }
 
@@ -353,5 +372,6 @@ st_serving_free(struct st_serving *s)
 {
     st_settings_free(&s->settings);
     st_cmd_sockets_close(&s->sockets);
+    st_keep_close(s->keep);
     free(s->faults);
 }

@@ -16,7 +16,8 @@ struct st_serving {
     struct st_cmd_sockets sockets; /* a service manager's */
     unsigned poll_us, nvme_poll_us;
     const char *faults_path;
-    char *faults; /* owned: the text of --faults */
+    char *faults;         /* owned: the text of --faults */
+    struct st_keep *keep; /* owned: of a keeper, or NULL */
 };
 
 /* Take the values of --poll-us and --faults (NULL: not given), once all
