@@ -66,13 +66,15 @@ static void
 request(struct st_space *ports, struct input *in, uint8_t *low)
 {
     unsigned at = next(in) << 8;
+    struct st_access high = {
+        .offset = ST_FW_CFG_PORT + 4, .len = 4, .write = true};
     struct st_access a = {.offset = ST_FW_CFG_PORT + 8,
                           .len = 4,
                           .write = true,
                           .value = __builtin_bswap32(at)};
 
     bytes(in, low + at, 16);
-    if (!st_space_access(ports, &a))
+    if (!st_space_access(ports, &high) || !st_space_access(ports, &a))
         abort();
     if (low[at] || low[at + 1] || low[at + 2] || low[at + 3] > 1)
         abort(); /* the answer is 0 or an error */
