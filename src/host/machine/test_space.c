@@ -271,7 +271,7 @@ an_access_may_move_a_region(void **state)
 
 /* ---- Threads ---- */
 
-enum { HIGH = 0x4000, ROUNDS = 4000 };
+enum { HIGH = 0x4000, ROUNDS = 200 };
 
 static struct race {
     struct st_space *s;
