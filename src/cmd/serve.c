@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "keeper.h"
 #include "mem.h"
@@ -125,6 +126,13 @@ read_settings(struct serve *s, struct st_err *err)
     if (rc == 0 && a->text[SURVIVE] && !s->serving.settings.nnvme)
         rc = st_err_set(err, EINVAL,
                         "--survive has no effect without --nvme-pci");
+    for (unsigned i = 0;
+         rc == 0 && a->text[SURVIVE] && i < s->serving.settings.ndisks; i++)
+        if (strstr(s->serving.settings.disk[i].spec, ";create="))
+            rc = st_err_set(err, EINVAL,
+                            "%s: create= cannot be with --survive: a successor "
+                            "would find the file; make it first",
+                            s->serving.settings.disk[i].where);
     return rc;
 }
 
