@@ -137,10 +137,13 @@ class Top:
         os.write(self.master, keys)
 
     def read(self, seconds):
-        if select.select([self.master], [], [], seconds)[0]:
-            data = os.read(self.master, 65536)
-            self.seen += data
-            self.screen.write(data)
+        """True: there was something."""
+        if not select.select([self.master], [], [], seconds)[0]:
+            return False
+        data = os.read(self.master, 65536)
+        self.seen += data
+        self.screen.write(data)
+        return True
 
     def await_(self, what, holds):
         """Until HOLDS(text of the screen); WHAT it is, if it never does."""
@@ -164,7 +167,8 @@ class Top:
         while not self.ended():
             assert time.monotonic() < end, "it goes on"
             self.read(0.05)
-        self.read(0)
+        while self.read(0.2):  # its last words are on their way, in pieces
+            pass
         assert self.status == 0, f"it ended with {self.status}"
         modes = termios.tcgetattr(self.slave)
         assert modes == self.modes, f"modes {self.modes} are now {modes}"
