@@ -375,42 +375,6 @@ an_idle_loop_does_not_wake(void **state)
     world_close(w);
 }
 
-static void
-timer_sets_flag(struct st_timer *t)
-{
-    *st_container(t, struct clock_say, timer)->done = true;
-}
-
-static void
-spinning_adapts(void **state)
-{
-    struct world w = world_open(*state, 50, 0);
-    struct st_loop_impl *l = st_loop_impl(w.l);
-    enum { ERRANDS = 20000 };
-    unsigned errands = 0;
-    struct st_loop *other;
-
-    /* Work every 300 us: no spin of 50 us ever finds any. */
-    assert_int_equal(l->wait_ns, 0);
-    while (l->wait_ns < 50000) {
-        bool done = false;
-        struct clock_say s = {.timer.fire = timer_sets_flag, .done = &done};
-
-        st_timer_set(w.l, &s.timer, w.l->now + 300000);
-        assert_true(st_loop_wait(w.l, &done));
-    }
-    /* Work that comes soon makes it spin again. */
-    assert_int_equal(st_loop_create(w.d, &other, NULL), 0);
-    assert_int_equal(st_loop_start(other, "other"), 0);
-    for (; l->wait_ns >= 25000 && errands < ERRANDS; errands++)
-        errand(w.l, other, nothing, NULL);
-    st_loop_join(other);
-    st_loop_destroy(other);
-    world_close(w);
-    if (errands == ERRANDS)
-        skip(); /* others keep the CPUs: no errand is done soon */
-}
-
 /* ---- Deferred frees ---- */
 
 struct table {
@@ -763,8 +727,6 @@ main(void)
         ON(a_loop_runs_on_its_own_thread, virtual),
         ON(an_idle_loop_does_not_wake, auto),
         ON(an_idle_loop_does_not_wake, threads),
-        ON(spinning_adapts, auto),
-        ON(spinning_adapts, threads),
         ON(deferred_memory_outlives_its_readers, auto),
         ON(deferred_memory_outlives_its_readers, threads),
         ON(deferred_memory_outlives_its_readers, virtual),
