@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "cmos.h"
+#include "test_access.h"
 
 #define SECOND UINT64_C(1000000000)
 
@@ -59,36 +60,18 @@ tear_down(void **state)
     return 0;
 }
 
-static uint64_t
-get(unsigned port, unsigned len)
-{
-    struct st_access a = {.offset = port, .len = len};
-
-    assert_true(st_space_access(rig.ports, &a));
-    return a.value;
-}
-
-static void
-put(unsigned port, unsigned len, uint64_t value)
-{
-    struct st_access a = {
-        .offset = port, .len = len, .write = true, .value = value};
-
-    assert_true(st_space_access(rig.ports, &a));
-}
-
 static unsigned
 cmos(unsigned i)
 {
-    put(0x70, 1, i);
-    return (unsigned)get(0x71, 1);
+    put(rig.ports, 0x70, 1, i);
+    return (unsigned)get(rig.ports, 0x71, 1);
 }
 
 static void
 set_cmos(unsigned i, unsigned value)
 {
-    put(0x70, 1, i);
-    put(0x71, 1, value);
+    put(rig.ports, 0x70, 1, i);
+    put(rig.ports, 0x71, 1, value);
 }
 
 /* Time, from the century to the second. */
@@ -217,7 +200,7 @@ memory_is_kept_over_a_reset(void **state)
     assert_int_equal(cmos(0x0f), 0x0b);
     assert_int_equal(cmos(0x7f), 0x77);
     assert_int_equal(cmos(0x0b), 0x02); /* but no interrupt is enabled */
-    assert_int_equal(get(0x70, 1), 0xff);
+    assert_int_equal(get(rig.ports, 0x70, 1), 0xff);
 }
 
 int

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "fw_cfg.h"
+#include "test_access.h"
 #include "wire.h"
 
 enum { LOW = 0xa0000, HIGH = 4 << 20, REQUEST = 0x1000, DATA = 0x2000 };
@@ -53,31 +54,13 @@ tear_down(void **state)
     return 0;
 }
 
-static uint64_t
-get(unsigned port, unsigned len)
-{
-    struct st_access a = {.offset = port, .len = len};
-
-    assert_true(st_space_access(rig.ports, &a));
-    return a.value;
-}
-
-static void
-put(unsigned port, unsigned len, uint64_t value)
-{
-    struct st_access a = {
-        .offset = port, .len = len, .write = true, .value = value};
-
-    assert_true(st_space_access(rig.ports, &a));
-}
-
 /* The first LEN bytes of an item, by the data port. */
 static void
 read_item(unsigned key, void *to, size_t len)
 {
-    put(0x510, 2, key);
+    put(rig.ports, 0x510, 2, key);
     for (size_t i = 0; i < len; i++)
-        ((uint8_t *)to)[i] = (uint8_t)get(0x511, 1);
+        ((uint8_t *)to)[i] = (uint8_t)get(rig.ports, 0x511, 1);
 }
 
 /* Key and size of a file, or 0. */
@@ -90,7 +73,7 @@ find(const char *name, size_t *size)
     read_item(0x19, &count, 4);
     for (unsigned i = be32_get(count); i; i--) {
         for (unsigned k = 0; k < 64; k++)
-            entry[k] = (uint8_t)get(0x511, 1);
+            entry[k] = (uint8_t)get(rig.ports, 0x511, 1);
         if (!strcmp((char *)entry + 8, name)) {
             *size = (size_t)(entry[0] << 24 | entry[1] << 16 | entry[2] << 8 |
                              entry[3]);
@@ -121,8 +104,8 @@ request(uint32_t control, uint32_t len, uint64_t gpa)
 
     memcpy(rig.low + REQUEST, words, 8);
     memcpy(rig.low + REQUEST + 8, &address, 8);
-    put(0x514, 4, 0);
-    put(0x518, 4, htobe32(REQUEST));
+    put(rig.ports, 0x514, 4, 0);
+    put(rig.ports, 0x518, 4, htobe32(REQUEST));
     memcpy(words, rig.low + REQUEST, 4);
     return be32_get(words[0]);
 }
@@ -149,8 +132,8 @@ it_says_what_it_is(void **state)
     assert_memory_equal(b, "\0\0", 2);
     read_item(0xffff, b, 2);
     assert_memory_equal(b, "\0\0", 2);
-    assert_int_equal(get(0x514, 4), 0x554d4551); /* "QEMU CFG" */
-    assert_int_equal(get(0x518, 4), 0x47464320);
+    assert_int_equal(get(rig.ports, 0x514, 4), 0x554d4551); /* "QEMU CFG" */
+    assert_int_equal(get(rig.ports, 0x518, 4), 0x47464320);
 }
 
 static void
@@ -165,12 +148,13 @@ files_are_in_the_directory(void **state)
     data = read_file("etc/b", &size);
     assert_int_equal(size, 4);
     assert_memory_equal(data, "beta", 4);
-    assert_int_equal(get(0x511, 1), 0); /* behind its end */
-    put(0x510, 2, 0x20);
-    assert_int_equal(get(0x511, 2), 'a' | 'l' << 8); /* bytes in a row */
-    assert_int_equal(get(0x511, 1), 'p');
+    assert_int_equal(get(rig.ports, 0x511, 1), 0); /* behind its end */
+    put(rig.ports, 0x510, 2, 0x20);
+    assert_int_equal(get(rig.ports, 0x511, 2),
+                     'a' | 'l' << 8); /* bytes in a row */
+    assert_int_equal(get(rig.ports, 0x511, 1), 'p');
     st_fw_cfg_reset(rig.cfg);
-    assert_int_equal(get(0x511, 1), 'Q');
+    assert_int_equal(get(rig.ports, 0x511, 1), 'Q');
     free(data);
 }
 
@@ -205,7 +189,7 @@ a_request_does_it_in_one_go(void **state)
     assert_int_equal(request(2, 8, DATA), 0);
     assert_memory_equal(rig.low + DATA, "6789\0\0\0\0\xee", 9);
     assert_int_equal(request(0x20 << 16 | 8, 0, 0), 0); /* select only */
-    assert_int_equal(get(0x511, 1), '0');
+    assert_int_equal(get(rig.ports, 0x511, 1), '0');
 }
 
 static void
@@ -219,10 +203,10 @@ wrong_requests_fail_and_change_nothing(void **state)
     assert_int_equal(request(2, 4, ST_MAP_4G), 0);
     assert_memory_equal(rig.high, "QEMU", 4);
     /* A request that is nowhere. */
-    put(0x514, 4, htobe32(0xff));
-    put(0x518, 4, htobe32(0));
-    put(0x518, 4, htobe32(LOW - 8));
-    put(0x510, 1, 0x20); /* half a selector */
+    put(rig.ports, 0x514, 4, htobe32(0xff));
+    put(rig.ports, 0x518, 4, htobe32(0));
+    put(rig.ports, 0x518, 4, htobe32(LOW - 8));
+    put(rig.ports, 0x510, 1, 0x20); /* half a selector */
     assert_int_equal(request(2, 0, DATA), 0);
 }
 
@@ -236,7 +220,7 @@ an_address_can_be_one_long_word(void **state)
     memcpy(rig.high, &control, 4);
     memcpy(rig.high + 4, &len, 4);
     memcpy(rig.high + 8, &address, 8);
-    put(0x514, 8, htobe64(ST_MAP_4G));
+    put(rig.ports, 0x514, 8, htobe64(ST_MAP_4G));
     assert_memory_equal(rig.low + DATA, "\3\0\0\0", 4);
     assert_memory_equal(rig.high, "\0\0\0\0", 4);
 }

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "misc.h"
+#include "test_access.h"
 
 static struct rig {
     struct st_space *ports;
@@ -56,42 +57,24 @@ tear_down(void **state)
     return 0;
 }
 
-static uint64_t
-get(unsigned port, unsigned len)
-{
-    struct st_access a = {.offset = port, .len = len};
-
-    assert_true(st_space_access(rig.ports, &a));
-    return a.value;
-}
-
-static void
-put(unsigned port, unsigned len, uint64_t value)
-{
-    struct st_access a = {
-        .offset = port, .len = len, .write = true, .value = value};
-
-    assert_true(st_space_access(rig.ports, &a));
-}
-
 static void
 two_ports_reset_the_machine(void **state)
 {
     (void)state;
-    put(0x64, 1, 0xd1); /* another command */
-    put(0x60, 1, 0xfe);
+    put(rig.ports, 0x64, 1, 0xd1); /* another command */
+    put(rig.ports, 0x60, 1, 0xfe);
     assert_int_equal(rig.resets, 0);
-    put(0x64, 1, 0xfe);
+    put(rig.ports, 0x64, 1, 0xfe);
     assert_int_equal(rig.resets, 1);
-    assert_int_equal(get(0x92, 1), 2);
-    put(0x92, 1, 0);
-    assert_int_equal(get(0x92, 1), 2); /* A20 is always on */
+    assert_int_equal(get(rig.ports, 0x92, 1), 2);
+    put(rig.ports, 0x92, 1, 0);
+    assert_int_equal(get(rig.ports, 0x92, 1), 2); /* A20 is always on */
     assert_int_equal(rig.resets, 1);
-    put(0x92, 1, 1);
-    put(0x92, 1, 3); /* no edge */
+    put(rig.ports, 0x92, 1, 1);
+    put(rig.ports, 0x92, 1, 3); /* no edge */
     assert_int_equal(rig.resets, 2);
     st_misc_reset(rig.misc);
-    put(0x92, 1, 1);
+    put(rig.ports, 0x92, 1, 1);
     assert_int_equal(rig.resets, 3);
 }
 
@@ -99,34 +82,34 @@ static void
 there_is_no_key(void **state)
 {
     (void)state;
-    assert_int_equal(get(0x64, 1), 0);
-    assert_int_equal(get(0x60, 1), 0);
+    assert_int_equal(get(rig.ports, 0x64, 1), 0);
+    assert_int_equal(get(rig.ports, 0x60, 1), 0);
 }
 
 static void
 refresh_toggles(void **state)
 {
-    unsigned first = (unsigned)get(0x61, 1);
+    unsigned first = (unsigned)get(rig.ports, 0x61, 1);
 
     (void)state;
-    assert_int_equal(get(0x61, 1), first ^ 0x10);
-    put(0x61, 1, 0xf3);
-    assert_int_equal(get(0x61, 1) & 0x0f, 3);
+    assert_int_equal(get(rig.ports, 0x61, 1), first ^ 0x10);
+    put(rig.ports, 0x61, 1, 0xf3);
+    assert_int_equal(get(rig.ports, 0x61, 1) & 0x0f, 3);
 }
 
 static void
 firmware_says_where_it_is(void **state)
 {
     (void)state;
-    put(0x80, 1, 0x5a);
+    put(rig.ports, 0x80, 1, 0x5a);
     assert_int_equal(st_misc_post_code(rig.misc), 0x5a);
-    assert_int_equal(get(0x402, 1), 0xe9);
-    put(0x402, 1, 'o');
-    put(0x402, 1, 'k');
+    assert_int_equal(get(rig.ports, 0x402, 1), 0xe9);
+    put(rig.ports, 0x402, 1, 'o');
+    put(rig.ports, 0x402, 1, 'k');
     assert_int_equal(rig.said, 2);
     assert_memory_equal(rig.text, "ok", 2);
-    put(0x80, 4, 0x11223344); /* its neighbours are nobody's */
-    assert_int_equal(get(0x80, 2), 0xff44);
+    put(rig.ports, 0x80, 4, 0x11223344); /* its neighbours are nobody's */
+    assert_int_equal(get(rig.ports, 0x80, 2), 0xff44);
 }
 
 static void
@@ -140,7 +123,7 @@ without_a_listener_there_is_no_debug_console(void **state)
     assert_null(other);
     st_misc_destroy(rig.misc);
     assert_int_equal(st_misc_create(rig.ports, &quiet_ops, &rig, &rig.misc), 0);
-    assert_int_equal(get(0x402, 1), 0xff);
+    assert_int_equal(get(rig.ports, 0x402, 1), 0xff);
     st_misc_destroy(NULL);
 }
 

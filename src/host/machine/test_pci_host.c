@@ -15,6 +15,7 @@
 
 #include "address_map.h"
 #include "pci_host.h"
+#include "test_access.h"
 
 static struct rig {
     struct st_space *ports, *memory;
@@ -101,24 +102,6 @@ tear_down(void **state)
     st_space_destroy(rig.memory);
     st_space_destroy(rig.ports);
     return 0;
-}
-
-static uint64_t
-get(struct st_space *s, uint64_t at, unsigned len)
-{
-    struct st_access a = {.offset = at, .len = len};
-
-    assert_true(st_space_access(s, &a));
-    return a.value;
-}
-
-static void
-put(struct st_space *s, uint64_t at, unsigned len, uint64_t value)
-{
-    struct st_access a = {
-        .offset = at, .len = len, .write = true, .value = value};
-
-    assert_true(st_space_access(s, &a));
 }
 
 static uint64_t

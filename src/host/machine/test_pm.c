@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "pm.h"
+#include "test_access.h"
 
 static struct rig {
     struct st_space *ports;
@@ -66,33 +67,15 @@ tear_down(void **state)
     return 0;
 }
 
-static uint64_t
-get(unsigned port, unsigned len)
-{
-    struct st_access a = {.offset = port, .len = len};
-
-    assert_true(st_space_access(rig.ports, &a));
-    return a.value;
-}
-
-static void
-put(unsigned port, unsigned len, uint64_t value)
-{
-    struct st_access a = {
-        .offset = port, .len = len, .write = true, .value = value};
-
-    assert_true(st_space_access(rig.ports, &a));
-}
-
 static void
 acpi_mode_is_always_on(void **state)
 {
     (void)state;
-    assert_int_equal(get(0x604, 2), 1);
-    put(0x604, 2, 0);
-    assert_int_equal(get(0x604, 2), 1);
-    put(0x604, 2, 0xffff & ~(1 << 13));
-    assert_int_equal(get(0x604, 2), 0x1c03);
+    assert_int_equal(get(rig.ports, 0x604, 2), 1);
+    put(rig.ports, 0x604, 2, 0);
+    assert_int_equal(get(rig.ports, 0x604, 2), 1);
+    put(rig.ports, 0x604, 2, 0xffff & ~(1 << 13));
+    assert_int_equal(get(rig.ports, 0x604, 2), 0x1c03);
     assert_int_equal(rig.offs, 0);
 }
 
@@ -100,13 +83,14 @@ static void
 s5_is_power_off(void **state)
 {
     (void)state;
-    put(0x604, 2, 4 << 10 | 1 << 13); /* another sleep */
-    put(0x604, 2, 5 << 10);           /* the type alone */
+    put(rig.ports, 0x604, 2, 4 << 10 | 1 << 13); /* another sleep */
+    put(rig.ports, 0x604, 2, 5 << 10);           /* the type alone */
     assert_int_equal(rig.offs, 0);
-    put(0x604, 2, 5 << 10 | 1 << 13);
+    put(rig.ports, 0x604, 2, 5 << 10 | 1 << 13);
     assert_int_equal(rig.offs, 1);
-    assert_int_equal(get(0x604, 2), 5 << 10 | 1); /* SLP_EN reads 0 */
-    put(0x605, 1, 5 << 2 | 1 << 5);               /* by its byte */
+    assert_int_equal(get(rig.ports, 0x604, 2),
+                     5 << 10 | 1);             /* SLP_EN reads 0 */
+    put(rig.ports, 0x605, 1, 5 << 2 | 1 << 5); /* by its byte */
     assert_int_equal(rig.offs, 2);
 }
 
@@ -114,31 +98,31 @@ static void
 the_timer_runs_at_its_frequency(void **state)
 {
     (void)state;
-    assert_int_equal(get(0x608, 4), 0);
+    assert_int_equal(get(rig.ports, 0x608, 4), 0);
     rig.ns = 1000000000;
-    assert_int_equal(get(0x608, 4), 3579545);
+    assert_int_equal(get(rig.ports, 0x608, 4), 3579545);
     rig.ns = UINT64_C(3600) * 1000000000 + 500000000;
-    assert_int_equal(get(0x608, 4),
+    assert_int_equal(get(rig.ports, 0x608, 4),
                      (UINT64_C(3579545) * 3600 + 3579545 / 2) & 0xffffffff);
-    put(0x608, 4, 0);
-    assert_int_equal(get(0x60a, 2), get(0x608, 4) >> 16);
+    put(rig.ports, 0x608, 4, 0);
+    assert_int_equal(get(rig.ports, 0x60a, 2), get(rig.ports, 0x608, 4) >> 16);
 }
 
 static void
 the_timers_carry_is_a_status(void **state)
 {
     (void)state;
-    put(0x602, 2, 0xffff);
-    assert_int_equal(get(0x602, 2), 0x0721);
-    assert_int_equal(get(0x600, 2), 0);
+    put(rig.ports, 0x602, 2, 0xffff);
+    assert_int_equal(get(rig.ports, 0x602, 2), 0x0721);
+    assert_int_equal(get(rig.ports, 0x600, 2), 0);
     rig.ns = UINT64_C(600) * 1000000000; /* 2^31 ticks are 599.9 s */
-    assert_int_equal(get(0x600, 2), 1);
-    put(0x600, 2, 0x8000);
-    assert_int_equal(get(0x600, 2), 1);
-    put(0x600, 2, 1);
-    assert_int_equal(get(0x600, 2), 0);
+    assert_int_equal(get(rig.ports, 0x600, 2), 1);
+    put(rig.ports, 0x600, 2, 0x8000);
+    assert_int_equal(get(rig.ports, 0x600, 2), 1);
+    put(rig.ports, 0x600, 2, 1);
+    assert_int_equal(get(rig.ports, 0x600, 2), 0);
     rig.ns *= 2;
-    assert_int_equal(get(0x600, 4), 0x07210001);
+    assert_int_equal(get(rig.ports, 0x600, 4), 0x07210001);
     assert_int_equal(rig.lines, 0);
 }
 
@@ -164,13 +148,13 @@ static void
 a_reset_forgets_all_but_the_time(void **state)
 {
     (void)state;
-    put(0x602, 2, 0x20);
-    put(0x604, 2, 5 << 10);
+    put(rig.ports, 0x602, 2, 0x20);
+    put(rig.ports, 0x604, 2, 5 << 10);
     rig.ns = UINT64_C(600) * 1000000000;
     st_pm_reset(rig.pm);
-    assert_int_equal(get(0x600, 4), 0);
-    assert_int_equal(get(0x604, 2), 1);
-    assert_int_equal(get(0x608, 4), UINT64_C(600) * 3579545);
+    assert_int_equal(get(rig.ports, 0x600, 4), 0);
+    assert_int_equal(get(rig.ports, 0x604, 2), 1);
+    assert_int_equal(get(rig.ports, 0x608, 4), UINT64_C(600) * 3579545);
 }
 
 int

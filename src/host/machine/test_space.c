@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "space.h"
+#include "test_access.h"
 
 /* A device that answers with its letter in each byte, and keeps what it got. */
 struct device {
@@ -51,24 +52,6 @@ add(struct st_space *s, struct device *d)
 {
     d->r.arg = d;
     return st_space_add(s, &d->r);
-}
-
-static uint64_t
-get(struct st_space *s, uint64_t address, unsigned len)
-{
-    struct st_access a = {.offset = address, .len = len};
-
-    assert_true(st_space_access(s, &a));
-    return len == 8 ? a.value : a.value & ((UINT64_C(1) << 8 * len) - 1);
-}
-
-static void
-put(struct st_space *s, uint64_t address, unsigned len, uint64_t value)
-{
-    struct st_access a = {
-        .offset = address, .len = len, .write = true, .value = value};
-
-    assert_true(st_space_access(s, &a));
 }
 
 static struct st_space *
