@@ -117,19 +117,6 @@ struct run {
 /* ---- Options ---- */
 
 static int
-read_many(struct run *r, unsigned row,
-          int (*take)(struct st_settings *s, const char *text,
-                      struct st_err *err),
-          struct st_err *err)
-{
-    int rc = 0;
-
-    for (unsigned i = 0; rc == 0 && i < r->args.nmany[row]; i++)
-        rc = take(&r->serving.settings, r->args.many[row][i], err);
-    return rc;
-}
-
-static int
 read_serials(struct run *r, struct st_err *err)
 {
     static const char *const usual[] = {"stdio"};
@@ -185,35 +172,24 @@ check_machine(struct run *r, struct st_err *err)
 static int
 read_settings(struct run *r, struct st_err *err)
 {
-    struct st_cmd_args *a = &r->args;
-    struct st_settings *t = &r->serving.settings;
-    int rc = 0;
+    static const struct st_serving_rows rows = {
+        .nvme_pci = NVME_PCI,
+        .nbd = NBD,
+        .disk = DISK,
+        .allow_path = ALLOW_PATH,
+        .config = CONFIG,
+        .faults = FAULTS,
+        .poll_us = POLL_US,
+    };
+    int rc;
 
-    t->machine = true;
-    if (a->nrest)
-        rc = st_err_set(err, EINVAL,
-                        "'%s' is no option, see 'strata run --help'",
-                        a->rest[0]);
-    if (rc == 0)
-        rc = read_many(r, NVME_PCI, st_settings_nvme, err);
-    if (rc == 0)
-        rc = read_many(r, NBD, st_settings_nbd, err);
-    if (rc == 0)
-        rc = read_many(r, DISK, st_settings_disk, err);
-    if (rc == 0)
-        rc = read_many(r, ALLOW_PATH, st_settings_allow, err);
-    if (rc == 0 && a->text[CONFIG])
-        rc = st_settings_file(t, a->text[CONFIG], run_options, a, err);
-    if (rc == 0)
-        rc = st_settings_check(t, err);
+    r->serving.settings.machine = true;
+    rc =
+        st_serving_read(&r->serving, &st_cmd_run_machine, &rows, &r->args, err);
     if (rc == 0)
         rc = check_machine(r, err);
     if (rc == 0)
         rc = read_serials(r, err);
-    if (rc == 0)
-        rc = st_serving_poll(&r->serving, a->text[POLL_US], err);
-    if (rc == 0)
-        rc = st_serving_faults(&r->serving, a->text[FAULTS], err);
     return rc ? rc : st_serving_sockets(&r->serving, err);
 }
 

@@ -78,51 +78,26 @@ struct serve {
 /* ---- Options ---- */
 
 static int
-read_many(struct serve *s, unsigned row,
-          int (*take)(struct st_settings *s, const char *text,
-                      struct st_err *err),
-          struct st_err *err)
-{
-    int rc = 0;
-
-    for (unsigned i = 0; rc == 0 && i < s->args.nmany[row]; i++)
-        rc = take(&s->serving.settings, s->args.many[row][i], err);
-    return rc;
-}
-
-static int
 read_settings(struct serve *s, struct st_err *err)
 {
+    static const struct st_serving_rows rows = {
+        .nvme_pci = NVME_PCI,
+        .nbd = NBD,
+        .disk = DISK,
+        .allow_path = ALLOW_PATH,
+        .config = CONFIG,
+        .faults = FAULTS,
+        .poll_us = POLL_US,
+    };
     struct st_cmd_args *a = &s->args;
-    int rc = 0;
+    int rc;
 
-    if (a->nrest)
-        rc = st_err_set(err, EINVAL,
-                        "'%s' is no option, see 'strata serve "
-                        "--help'",
-                        a->rest[0]);
-    else if (a->nmany[OPENHCL])
-        rc = st_err_set(err, EINVAL,
-                        "--openhcl-controller '%s': there is no OpenHCL here, "
-                        "use --nvme-pci id=ID,vfio-user=PATH",
-                        a->many[OPENHCL][0]);
-    if (rc == 0)
-        rc = read_many(s, NVME_PCI, st_settings_nvme, err);
-    if (rc == 0)
-        rc = read_many(s, NBD, st_settings_nbd, err);
-    if (rc == 0)
-        rc = read_many(s, DISK, st_settings_disk, err);
-    if (rc == 0)
-        rc = read_many(s, ALLOW_PATH, st_settings_allow, err);
-    if (rc == 0 && a->text[CONFIG])
-        rc = st_settings_file(&s->serving.settings, a->text[CONFIG],
-                              serve_options, a, err);
-    if (rc == 0)
-        rc = st_settings_check(&s->serving.settings, err);
-    if (rc == 0)
-        rc = st_serving_poll(&s->serving, a->text[POLL_US], err);
-    if (rc == 0)
-        rc = st_serving_faults(&s->serving, a->text[FAULTS], err);
+    if (a->nmany[OPENHCL])
+        return st_err_set(err, EINVAL,
+                          "--openhcl-controller '%s': there is no OpenHCL "
+                          "here, use --nvme-pci id=ID,vfio-user=PATH",
+                          a->many[OPENHCL][0]);
+    rc = st_serving_read(&s->serving, &st_cmd_serve, &rows, a, err);
     if (rc == 0 && a->text[SURVIVE] && !s->serving.settings.nnvme)
         rc = st_err_set(err, EINVAL,
                         "--survive has no effect without --nvme-pci");

@@ -18,8 +18,8 @@ enum { POLL_DEFAULT = 50, POLL_MAX = 1000000, FAULTS_MAX = 1 << 20 };
 
 /* ---- Options ---- */
 
-int
-st_serving_poll(struct st_serving *s, const char *text, struct st_err *err)
+static int
+read_poll(struct st_serving *s, const char *text, struct st_err *err)
 {
     uint64_t n = POLL_DEFAULT;
     int rc = 0;
@@ -37,8 +37,8 @@ st_serving_poll(struct st_serving *s, const char *text, struct st_err *err)
     return rc;
 }
 
-int
-st_serving_faults(struct st_serving *s, const char *path, struct st_err *err)
+static int
+read_faults(struct st_serving *s, const char *path, struct st_err *err)
 {
     FILE *f;
     size_t n;
@@ -63,6 +63,48 @@ st_serving_faults(struct st_serving *s, const char *path, struct st_err *err)
     s->faults[n] = '\0';
     s->faults_path = path;
     return 0;
+}
+
+static int
+read_many(struct st_serving *s, const struct st_cmd_args *a, unsigned row,
+          int (*take)(struct st_settings *t, const char *text,
+                      struct st_err *err),
+          struct st_err *err)
+{
+    int rc = 0;
+
+    for (unsigned i = 0; rc == 0 && i < a->nmany[row]; i++)
+        rc = take(&s->settings, a->many[row][i], err);
+    return rc;
+}
+
+int
+st_serving_read(struct st_serving *s, const struct st_cmd *command,
+                const struct st_serving_rows *rows, struct st_cmd_args *a,
+                struct st_err *err)
+{
+    int rc = 0;
+
+    if (a->nrest)
+        rc =
+            st_err_set(err, EINVAL, "'%s' is no option, see 'strata %s --help'",
+                       a->rest[0], command->name);
+    if (rc == 0)
+        rc = read_many(s, a, rows->nvme_pci, st_settings_nvme, err);
+    if (rc == 0)
+        rc = read_many(s, a, rows->nbd, st_settings_nbd, err);
+    if (rc == 0)
+        rc = read_many(s, a, rows->disk, st_settings_disk, err);
+    if (rc == 0)
+        rc = read_many(s, a, rows->allow_path, st_settings_allow, err);
+    if (rc == 0 && a->text[rows->config])
+        rc = st_settings_file(&s->settings, a->text[rows->config],
+                              command->options, a, err);
+    if (rc == 0)
+        rc = st_settings_check(&s->settings, err);
+    if (rc == 0)
+        rc = read_poll(s, a->text[rows->poll_us], err);
+    return rc ? rc : read_faults(s, a->text[rows->faults], err);
 }
 
 /* How many have a place to listen. */

@@ -20,11 +20,17 @@ struct st_serving {
     struct st_keep *keep; /* owned: of a keeper, or NULL */
 };
 
-/* Take the values of --poll-us and --faults (NULL: not given), once all
- * settings are there. 0 or -errno with a sentence. */
-int st_serving_poll(struct st_serving *s, const char *text, struct st_err *err);
-int st_serving_faults(struct st_serving *s, const char *path,
-                      struct st_err *err);
+/* Which rows of a command's options are those that settings come from. */
+struct st_serving_rows {
+    unsigned nvme_pci, nbd, disk, allow_path, config, faults, poll_us;
+};
+
+/* Read what A says in the options of COMMAND, and the settings file that it
+ * names, whose values of other options go to A; no word may be left over. 0 or
+ * -errno with a sentence. Blocks on files. */
+int st_serving_read(struct st_serving *s, const struct st_cmd *command,
+                    const struct st_serving_rows *rows, struct st_cmd_args *a,
+                    struct st_err *err);
 
 /* Give a service manager's sockets to those that have none of their own. 0 or
  * -errno with a sentence. */
