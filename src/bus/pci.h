@@ -23,6 +23,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "err.h"
+
 struct st_pci;
 
 enum {
@@ -41,6 +43,19 @@ struct st_access {
     /* Called when a deferred access is done, on any thread, without the
      * lock. */
     void (*done)(struct st_access *a);
+};
+
+/* A function is saved, or becomes what was saved. The host fills done, for a
+ * save timeout_ns, for a restore blob and len, and owns the memory until done
+ * is called: once, on the device's home loop, never before the call returns. */
+struct st_pci_saving {
+    void (*done)(struct st_pci_saving *s, int rc); /* 0 or -errno */
+    uint64_t timeout_ns; /* commands under way have so long to end */
+    void *blob;          /* out of a save: malloc'd, the host's, and begins with
+                          * a magic and a version of the device's; in to a
+                          * restore: lent until done */
+    size_t len;
+    struct st_err err; /* out: a sentence when rc < 0 */
 };
 
 /* What a PCI function can do. */
@@ -64,6 +79,19 @@ struct st_pci_ops {
      * what the device is made of. As access. Its configuration space is reset
      * before. */
     bool (*reset)(struct st_pci *p, struct st_access *a);
+
+    /* Optional, all three or none: it can be saved, with configuration space
+     * and MSI-X. On the device's home loop.
+     *
+     * save: what is under way ends. After rc 0 it stays as it was saved: it
+     * takes nothing up, touches no memory and raises nothing until thaw, which
+     * a reset is not. -ETIMEDOUT, or what the device says: then it goes on.
+     * restore: it is as after power-on; after rc 0 it goes on as it was saved.
+     * -EINVAL: the blob is not of such a device; it is as after power-on.
+     * thaw: it goes on. */
+    void (*save)(struct st_pci *p, struct st_pci_saving *s);
+    void (*restore)(struct st_pci *p, struct st_pci_saving *s);
+    void (*thaw)(struct st_pci *p);
 };
 
 /* What a host does for a function; any thread, nothing may wait. */

@@ -674,6 +674,9 @@ const struct st_pci_ops st_nvme_ops = {
     .hot = st_nvme_hot,
     .enabled = bus_master,
     .reset = reset,
+    .save = st_nvme_host_save,
+    .restore = st_nvme_host_restore,
+    .thaw = st_nvme_host_thaw,
 };
 
 struct st_pci *

@@ -75,6 +75,8 @@ take(struct st_nvme *n, struct nvme_slot *s)
 void
 st_nvme_events(struct st_nvme *n)
 {
+    if (atomic_load(&n->paused))
+        return; /* workers look again when that is over */
     for (unsigned type = 0; type < NVME_EVENTS; type++) {
         struct nvme_event *e = &n->event[type];
         struct nvme_slot *s;

@@ -11,6 +11,9 @@
  *
  * What waits for the guest is not under way: requests for events, and the first
  * of a fused pair without its second. They are saved.
+ *
+ * A host that saves a whole machine holds the controller: the pause goes on
+ * until the host ends it, so that memory and disks stay as they were saved.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -64,6 +67,24 @@ end_run(struct st_task *t)
     st_nvme_call_end(c, rc);
 }
 
+/* The admin loop: workers go on, unless somebody holds them. */
+static void
+go_on(struct st_nvme *n)
+{
+    if (n->freeze || atomic_load(&n->held))
+        return;
+    atomic_store(&n->paused, false);
+    for (unsigned i = 0; i < n->nworkers; i++)
+        if (atomic_load(&n->worker[i].used))
+            st_nvme_kick(&n->worker[i]);
+}
+
+void
+st_nvme_thaw_run(struct st_task *t)
+{
+    go_on(st_container(t, struct st_nvme, thaw));
+}
+
 /* The admin loop: everything goes on, and the call ends with RC. */
 void
 st_nvme_thaw(struct nvme_freeze *f, int rc)
@@ -72,10 +93,9 @@ st_nvme_thaw(struct nvme_freeze *f, int rc)
 
     f->rc = rc;
     n->freeze = NULL;
-    atomic_store(&n->paused, false);
-    for (unsigned i = 0; i < n->nworkers; i++)
-        if (atomic_load(&n->worker[i].used))
-            st_nvme_kick(&n->worker[i]);
+    if (f->hold && rc == 0)
+        atomic_store(&n->held, true);
+    go_on(n);
     f->task.run = end_run;
     st_post(n->home, &f->task);
 }
@@ -443,17 +463,73 @@ save_start(struct st_nvme_call *c)
         st_nvme_freeze_post(f, save_begin);
 }
 
-void
-st_nvme_save(struct st_nvme *n, uint64_t timeout_ns, void **out, size_t *len,
-             struct st_nvme_call *c)
+/* HOLD: it does not go on afterwards. */
+static void
+save(struct st_nvme *n, uint64_t timeout_ns, bool hold, void **out, size_t *len,
+     struct st_nvme_call *c)
 {
     struct nvme_freeze *f = st_nvme_freeze_new(n, c);
 
     if (f) {
+        f->hold = hold;
         f->out = out;
         f->len = len;
     }
     c->work = f;
     c->timeout_ns = timeout_ns;
     st_nvme_call(n, c, save_start);
+}
+
+void
+st_nvme_save(struct st_nvme *n, uint64_t timeout_ns, void **out, size_t *len,
+             struct st_nvme_call *c)
+{
+    save(n, timeout_ns, false, out, len, c);
+}
+
+/* ---- As the bus has it ---- */
+
+static struct st_nvme *
+of_pci(struct st_pci *p)
+{
+    return st_container(p, struct st_nvme, pci);
+}
+
+static void
+host_called(struct st_nvme_call *c, int rc)
+{
+    struct st_pci_saving *s = c->nvme->saving;
+
+    c->nvme->saving = NULL;
+    s->err = c->err;
+    s->done(s, rc);
+}
+
+void
+st_nvme_host_save(struct st_pci *p, struct st_pci_saving *s)
+{
+    struct st_nvme *n = of_pci(p);
+
+    n->saving = s;
+    n->host_call.done = host_called;
+    save(n, s->timeout_ns, true, &s->blob, &s->len, &n->host_call);
+}
+
+void
+st_nvme_host_restore(struct st_pci *p, struct st_pci_saving *s)
+{
+    struct st_nvme *n = of_pci(p);
+
+    n->saving = s;
+    n->host_call.done = host_called;
+    st_nvme_restore(n, s->blob, s->len, &n->host_call);
+}
+
+void
+st_nvme_host_thaw(struct st_pci *p)
+{
+    struct st_nvme *n = of_pci(p);
+
+    if (atomic_exchange(&n->held, false))
+        st_post(n->admin->io.loop, &n->thaw);
 }

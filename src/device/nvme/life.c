@@ -278,6 +278,7 @@ tasks_set(struct st_nvme *n)
     n->changed_task.run = st_nvme_changed_run;
     n->quiet.run = quiet_run;
     n->close.run = close_run;
+    n->thaw.run = st_nvme_thaw_run;
     n->next_call.run = next_call;
     st_list_init(&n->aers);
     st_list_init(&n->configs);

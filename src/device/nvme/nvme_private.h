@@ -381,13 +381,17 @@ struct st_nvme {
     void *journal_arg;
 
     /* A save or a restore; the admin loop's, but for paused: workers do not
-     * look at their queues. restoring: the state machine does not run. */
+     * look at their queues, and no event is told. held: it stays so until the
+     * host says otherwise. restoring: the state machine does not run. */
     struct nvme_freeze *freeze;
-    _Atomic bool paused;
+    _Atomic bool paused, held;
     bool restoring;
-    _Atomic bool enable_released; /* a rule that holds an enable lets go */
-    bool enable_asked;            /* rules, about this enable */
-    uint64_t enable_at;           /* ns: not before */
+    struct st_task thaw;           /* home to the admin loop */
+    struct st_nvme_call host_call; /* of the host's saving; home's */
+    struct st_pci_saving *saving;  /* borrowed */
+    _Atomic bool enable_released;  /* a rule that holds an enable lets go */
+    bool enable_asked;             /* rules, about this enable */
+    uint64_t enable_at;            /* ns: not before */
 };
 
 /* ---- ctrl.c ---- */

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The blob of a saved controller. All integers are little-endian, a boolean is
- * a byte that is 0 or 1, nothing is padded:
+ * The blob of a saved controller, whose values are as pack.h says:
  *
  *   0   8   "StrataNV"
  *   8   4   version, 1
@@ -17,279 +16,181 @@
 #include "save.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "crc32c.h"
+#include "pack.h"
 #include "range.h"
 
 static const char magic[8] = {'S', 't', 'r', 'a', 't', 'a', 'N', 'V'};
 
 enum { VERSION = 1 };
 
-/* CRC-32C (RFC 3720, B.4), bit by bit: a blob is small. */
-static uint32_t
-crc32c(const uint8_t *p, size_t len)
-{
-    uint32_t crc = UINT32_MAX;
-
-    for (size_t i = 0; i < len; i++) {
-        crc ^= p[i];
-        for (unsigned bit = 0; bit < 8; bit++)
-            crc = crc >> 1 ^ (crc & 1 ? UINT32_C(0x82f63b78) : 0);
-    }
-    return ~crc;
-}
-
-/* ---- One value after the other ---- */
-
-struct cursor {
-    uint8_t *p; /* NULL: only count */
-    size_t at, len;
-    bool reading;
-    bool bad; /* too short, or no boolean */
-};
-
-/* SIZE bytes at P, as they are. */
-static void
-bytes(struct cursor *c, void *p, size_t size)
-{
-    if (c->reading) {
-        if (c->bad || c->len - c->at < size) {
-            c->bad = true;
-            memset(p, 0, size);
-            return;
-        }
-        memcpy(p, c->p + c->at, size);
-    } else if (c->p) {
-        memcpy(c->p + c->at, p, size);
-    }
-    c->at += size;
-}
-
-/* A number of SIZE bytes: gives what it is after that. */
-static uint64_t
-number(struct cursor *c, uint64_t v, size_t size)
-{
-    le64 le = le64_of(v);
-
-    bytes(c, &le, size);
-    return size == sizeof(le) ? le64_get(le)
-                              : le64_get(le) & ((UINT64_C(1) << 8 * size) - 1);
-}
-
-static void
-u8(struct cursor *c, uint8_t *v)
-{
-    *v = (uint8_t)number(c, *v, 1);
-}
-
-static void
-u16(struct cursor *c, uint16_t *v)
-{
-    *v = (uint16_t)number(c, *v, 2);
-}
-
-static void
-u32(struct cursor *c, uint32_t *v)
-{
-    *v = (uint32_t)number(c, *v, 4);
-}
-
-static void
-u64(struct cursor *c, uint64_t *v)
-{
-    *v = number(c, *v, 8);
-}
-
-static void
-i64(struct cursor *c, int64_t *v)
-{
-    *v = (int64_t)number(c, (uint64_t)*v, 8);
-}
-
-static void
-flag(struct cursor *c, bool *v)
-{
-    uint64_t n = number(c, *v, 1);
-
-    c->bad |= n > 1;
-    *v = n == 1;
-}
-
-/* How many of something, at most MAX. */
-static void
-count(struct cursor *c, uint32_t *v, uint32_t max)
-{
-    u32(c, v);
-    if (*v > max) {
-        c->bad = true;
-        *v = 0;
-    }
-}
-
 /* ---- All values, in their order ---- */
 
 static void
-walk_identity(struct cursor *c, struct nvme_saved *s)
+walk_identity(struct st_pack *k, struct nvme_saved *s)
 {
-    bytes(c, s->subsystem, sizeof(s->subsystem));
-    u16(c, &s->cntlid);
-    bytes(c, s->serial, sizeof(s->serial));
-    bytes(c, s->model, sizeof(s->model));
-    u32(c, &s->queues);
-    u32(c, &s->entries);
-    count(c, &s->vectors, ST_PCI_VECTORS_MAX);
-    u32(c, &s->nn);
-    flag(c, &s->intx);
-    flag(c, &s->mapped);
+    st_pack_bytes(k, s->subsystem, sizeof(s->subsystem));
+    st_pack_u16(k, &s->cntlid);
+    st_pack_bytes(k, s->serial, sizeof(s->serial));
+    st_pack_bytes(k, s->model, sizeof(s->model));
+    st_pack_u32(k, &s->queues);
+    st_pack_u32(k, &s->entries);
+    st_pack_count(k, &s->vectors, ST_PCI_VECTORS_MAX);
+    st_pack_u32(k, &s->nn);
+    st_pack_flag(k, &s->intx);
+    st_pack_flag(k, &s->mapped);
 }
 
 static void
-walk_registers(struct cursor *c, struct nvme_saved *s)
+walk_registers(struct st_pack *k, struct nvme_saved *s)
 {
-    u8(c, &s->state);
-    u32(c, &s->cc);
-    u32(c, &s->csts);
-    u32(c, &s->aqa);
-    u32(c, &s->intms);
-    u64(c, &s->asq);
-    u64(c, &s->acq);
-    bytes(c, s->config, sizeof(s->config));
+    st_pack_u8(k, &s->state);
+    st_pack_u32(k, &s->cc);
+    st_pack_u32(k, &s->csts);
+    st_pack_u32(k, &s->aqa);
+    st_pack_u32(k, &s->intms);
+    st_pack_u64(k, &s->asq);
+    st_pack_u64(k, &s->acq);
+    st_pack_bytes(k, s->config, sizeof(s->config));
     for (uint32_t i = 0; i < s->vectors; i++) {
-        u64(c, &s->vector[i].address);
-        u32(c, &s->vector[i].data);
-        flag(c, &s->vector[i].masked);
-        flag(c, &s->vector[i].pending);
+        st_pack_u64(k, &s->vector[i].address);
+        st_pack_u32(k, &s->vector[i].data);
+        st_pack_flag(k, &s->vector[i].masked);
+        st_pack_flag(k, &s->vector[i].pending);
     }
 }
 
 static void
-walk_features(struct cursor *c, struct nvme_saved *s)
+walk_features(struct st_pack *k, struct nvme_saved *s)
 {
     struct nvme_features *f = &s->features;
 
-    u32(c, &f->arbitration);
-    u32(c, &f->power);
-    u32(c, &f->error_recovery);
+    st_pack_u32(k, &f->arbitration);
+    st_pack_u32(k, &f->power);
+    st_pack_u32(k, &f->error_recovery);
     for (unsigned i = 0; i < 9; i++) {
-        u16(c, &f->over[i]);
-        u16(c, &f->under[i]);
+        st_pack_u16(k, &f->over[i]);
+        st_pack_u16(k, &f->under[i]);
     }
-    flag(c, &f->write_cache);
-    u16(c, &f->nsq);
-    u16(c, &f->ncq);
-    u8(c, &f->coalesce_threshold);
-    u8(c, &f->coalesce_time);
-    bytes(c, s->coalesce_off, s->vectors);
-    flag(c, &f->atomicity_off);
-    u32(c, &f->events);
-    i64(c, &f->timestamp_set);
-    flag(c, &f->timestamp_by_host);
-    bytes(c, f->host_behavior, sizeof(f->host_behavior));
-    bytes(c, f->host_id, sizeof(f->host_id));
-    flag(c, &f->host_id_extended);
-    flag(c, &f->host_id_set);
+    st_pack_flag(k, &f->write_cache);
+    st_pack_u16(k, &f->nsq);
+    st_pack_u16(k, &f->ncq);
+    st_pack_u8(k, &f->coalesce_threshold);
+    st_pack_u8(k, &f->coalesce_time);
+    st_pack_bytes(k, s->coalesce_off, s->vectors);
+    st_pack_flag(k, &f->atomicity_off);
+    st_pack_u32(k, &f->events);
+    st_pack_i64(k, &f->timestamp_set);
+    st_pack_flag(k, &f->timestamp_by_host);
+    st_pack_bytes(k, f->host_behavior, sizeof(f->host_behavior));
+    st_pack_bytes(k, f->host_id, sizeof(f->host_id));
+    st_pack_flag(k, &f->host_id_extended);
+    st_pack_flag(k, &f->host_id_set);
 }
 
 static void
-walk_logs(struct cursor *c, struct nvme_saved *s)
+walk_logs(struct st_pack *k, struct nvme_saved *s)
 {
     struct nvme_logs *l = &s->logs;
 
     for (unsigned i = 0; i < NVME_ERROR_ENTRIES; i++) {
         struct nvme_error *e = &l->error[i];
 
-        u64(c, &e->count);
-        u16(c, &e->sqid);
-        u16(c, &e->cid);
-        u16(c, &e->status);
-        u16(c, &e->where);
-        u64(c, &e->lba);
-        u32(c, &e->nsid);
+        st_pack_u64(k, &e->count);
+        st_pack_u16(k, &e->sqid);
+        st_pack_u16(k, &e->cid);
+        st_pack_u16(k, &e->status);
+        st_pack_u16(k, &e->where);
+        st_pack_u64(k, &e->lba);
+        st_pack_u32(k, &e->nsid);
     }
-    u64(c, &l->errors);
+    st_pack_u64(k, &l->errors);
     for (unsigned i = 0; i < NVME_NN_MAX / 64; i++)
-        u64(c, &l->changed[i]);
-    u64(c, &l->read_blocks);
-    u64(c, &l->written_blocks);
-    u64(c, &l->reads);
-    u64(c, &l->writes);
-    u64(c, &l->media_errors);
-    u64(c, &l->power_cycles);
-    u64(c, &l->unsafe_shutdowns);
-    u64(c, &l->busy_minutes);
-    u8(c, &l->critical_warning);
-    u16(c, &l->temperature);
-    u64(c, &s->on_ns);
+        st_pack_u64(k, &l->changed[i]);
+    st_pack_u64(k, &l->read_blocks);
+    st_pack_u64(k, &l->written_blocks);
+    st_pack_u64(k, &l->reads);
+    st_pack_u64(k, &l->writes);
+    st_pack_u64(k, &l->media_errors);
+    st_pack_u64(k, &l->power_cycles);
+    st_pack_u64(k, &l->unsafe_shutdowns);
+    st_pack_u64(k, &l->busy_minutes);
+    st_pack_u8(k, &l->critical_warning);
+    st_pack_u16(k, &l->temperature);
+    st_pack_u64(k, &s->on_ns);
     for (unsigned i = 0; i < NVME_EVENTS; i++) {
-        flag(c, &s->event[i].pending);
-        flag(c, &s->event[i].told);
-        u8(c, &s->event[i].info);
-        u8(c, &s->event[i].page);
+        st_pack_flag(k, &s->event[i].pending);
+        st_pack_flag(k, &s->event[i].told);
+        st_pack_u8(k, &s->event[i].info);
+        st_pack_u8(k, &s->event[i].page);
     }
-    count(c, &s->naers, NVME_AERL);
+    st_pack_count(k, &s->naers, NVME_AERL);
     for (uint32_t i = 0; i < s->naers; i++)
-        u16(c, &s->aer[i]);
+        st_pack_u16(k, &s->aer[i]);
 }
 
 static void
-walk_queues(struct cursor *c, struct nvme_saved *s)
+walk_queues(struct st_pack *k, struct nvme_saved *s)
 {
-    flag(c, &s->shadow);
-    u64(c, &s->shadow_page);
-    u64(c, &s->event_page);
-    count(c, &s->ncq, NVME_SAVED_QUEUES);
+    st_pack_flag(k, &s->shadow);
+    st_pack_u64(k, &s->shadow_page);
+    st_pack_u64(k, &s->event_page);
+    st_pack_count(k, &s->ncq, NVME_SAVED_QUEUES);
     for (uint32_t i = 0; i < s->ncq; i++) {
         struct nvme_saved_cq *q = &s->cq[i];
 
-        u16(c, &q->qid);
-        u16(c, &q->vector);
-        flag(c, &q->ien);
-        flag(c, &q->phase);
-        u64(c, &q->base);
-        u32(c, &q->size);
-        u32(c, &q->head);
-        u32(c, &q->tail);
-        u32(c, &q->seen);
-        u32(c, &q->doorbell);
+        st_pack_u16(k, &q->qid);
+        st_pack_u16(k, &q->vector);
+        st_pack_flag(k, &q->ien);
+        st_pack_flag(k, &q->phase);
+        st_pack_u64(k, &q->base);
+        st_pack_u32(k, &q->size);
+        st_pack_u32(k, &q->head);
+        st_pack_u32(k, &q->tail);
+        st_pack_u32(k, &q->seen);
+        st_pack_u32(k, &q->doorbell);
     }
-    count(c, &s->nsq, NVME_SAVED_QUEUES);
+    st_pack_count(k, &s->nsq, NVME_SAVED_QUEUES);
     for (uint32_t i = 0; i < s->nsq; i++) {
         struct nvme_saved_sq *q = &s->sq[i];
 
-        u16(c, &q->qid);
-        u16(c, &q->cqid);
-        u64(c, &q->base);
-        u32(c, &q->size);
-        u32(c, &q->head);
-        u32(c, &q->tail);
-        u32(c, &q->seen);
-        u32(c, &q->doorbell);
-        u8(c, &q->ndoomed);
-        for (unsigned k = 0; k < NVME_ABORTS; k++)
-            u16(c, &q->doomed[k]);
-        flag(c, &q->has_first);
+        st_pack_u16(k, &q->qid);
+        st_pack_u16(k, &q->cqid);
+        st_pack_u64(k, &q->base);
+        st_pack_u32(k, &q->size);
+        st_pack_u32(k, &q->head);
+        st_pack_u32(k, &q->tail);
+        st_pack_u32(k, &q->seen);
+        st_pack_u32(k, &q->doorbell);
+        st_pack_u8(k, &q->ndoomed);
+        for (unsigned j = 0; j < NVME_ABORTS; j++)
+            st_pack_u16(k, &q->doomed[j]);
+        st_pack_flag(k, &q->has_first);
         if (q->has_first)
-            bytes(c, &q->first, sizeof(q->first));
+            st_pack_bytes(k, &q->first, sizeof(q->first));
     }
 }
 
 static void
-walk(struct cursor *c, struct nvme_saved *s)
+walk(struct st_pack *k, void *arg)
 {
-    walk_identity(c, s);
-    walk_registers(c, s);
-    walk_features(c, s);
-    walk_logs(c, s);
-    walk_queues(c, s);
-    count(c, &s->nns, NVME_NN_MAX);
+    struct nvme_saved *s = arg;
+
+    walk_identity(k, s);
+    walk_registers(k, s);
+    walk_features(k, s);
+    walk_logs(k, s);
+    walk_queues(k, s);
+    st_pack_count(k, &s->nns, NVME_NN_MAX);
     for (uint32_t i = 0; i < s->nns; i++) {
-        u32(c, &s->ns[i].nsid);
-        u8(c, &s->ns[i].shift);
-        flag(c, &s->ns[i].read_only);
-        u64(c, &s->ns[i].size);
-        bytes(c, s->ns[i].uuid, 16);
-        bytes(c, s->ns[i].nguid, 16);
+        st_pack_u32(k, &s->ns[i].nsid);
+        st_pack_u8(k, &s->ns[i].shift);
+        st_pack_flag(k, &s->ns[i].read_only);
+        st_pack_u64(k, &s->ns[i].size);
+        st_pack_bytes(k, s->ns[i].uuid, 16);
+        st_pack_bytes(k, s->ns[i].nguid, 16);
     }
 }
 
@@ -431,7 +332,7 @@ st_nvme_saved_seal(uint8_t *p, size_t len)
     le32 head[4] = {
         le32_of(VERSION),
         le32_of((uint32_t)len),
-        le32_of(crc32c(p + NVME_SAVED_HEADER, len - NVME_SAVED_HEADER)),
+        le32_of(st_crc32c(0, p + NVME_SAVED_HEADER, len - NVME_SAVED_HEADER)),
         le32_of(0),
     };
 
@@ -444,17 +345,10 @@ st_nvme_saved_write(const struct nvme_saved *from, size_t *len)
 {
     /* walk() only reads what it writes. */
     struct nvme_saved *s = (struct nvme_saved *)(uintptr_t)from;
-    struct cursor c = {.at = NVME_SAVED_HEADER};
-    uint8_t *blob;
+    uint8_t *blob = st_pack_new(walk, s, NVME_SAVED_HEADER, len);
 
-    walk(&c, s);
-    *len = c.at;
-    blob = malloc(*len);
-    if (!blob)
-        return NULL;
-    c = (struct cursor){.p = blob, .at = NVME_SAVED_HEADER, .len = *len};
-    walk(&c, s);
-    st_nvme_saved_seal(blob, *len);
+    if (blob)
+        st_nvme_saved_seal(blob, *len);
     return blob;
 }
 
@@ -462,15 +356,15 @@ size_t
 st_nvme_saved_put(const struct nvme_saved *from, uint8_t *to, size_t room)
 {
     struct nvme_saved *s = (struct nvme_saved *)(uintptr_t)from;
-    struct cursor c = {.at = NVME_SAVED_HEADER};
+    struct st_pack k = {.at = NVME_SAVED_HEADER};
 
-    walk(&c, s);
-    if (c.at > room)
+    walk(&k, s);
+    if (k.at > room)
         return 0;
-    c = (struct cursor){.p = to, .at = NVME_SAVED_HEADER, .len = c.at};
-    walk(&c, s);
-    st_nvme_saved_seal(to, c.len);
-    return c.len;
+    k = (struct st_pack){.p = to, .at = NVME_SAVED_HEADER, .len = k.at};
+    walk(&k, s);
+    st_nvme_saved_seal(to, k.len);
+    return k.len;
 }
 
 int
@@ -492,7 +386,7 @@ int
 st_nvme_saved_read(const void *blob, size_t len, struct nvme_saved *out,
                    struct st_err *err)
 {
-    struct cursor c = {.reading = true, .at = NVME_SAVED_HEADER, .len = len};
+    struct st_pack k = st_pack_reader(blob, len);
     const uint8_t *p = blob;
     le32 head[4];
 
@@ -508,14 +402,14 @@ st_nvme_saved_read(const void *blob, size_t len, struct nvme_saved *out,
                           "the saved controller has %zu bytes, not %u", len,
                           le32_get(head[1]));
     if (le32_get(head[2]) !=
-        crc32c(p + NVME_SAVED_HEADER, len - NVME_SAVED_HEADER))
+        st_crc32c(0, p + NVME_SAVED_HEADER, len - NVME_SAVED_HEADER))
         return st_err_set(err, EINVAL,
                           "the saved controller is damaged: its checksum is "
                           "wrong");
     memset(out, 0, sizeof(*out));
-    c.p = (uint8_t *)(uintptr_t)p;
-    walk(&c, out);
-    if (c.bad || c.at != len || le32_get(head[3]))
+    k.at = NVME_SAVED_HEADER;
+    walk(&k, out);
+    if (!st_pack_done(&k) || le32_get(head[3]))
         return st_err_set(err, EINVAL,
                           "the saved controller's values make no sense");
     return st_nvme_saved_check(out, false, err);

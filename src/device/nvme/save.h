@@ -111,6 +111,7 @@ struct nvme_freeze {
     struct st_task task;   /* between home and the admin loop */
     struct st_timer timer; /* the admin loop's */
     uint64_t deadline;     /* ns */
+    bool hold;             /* it stays paused when it was saved */
     int rc;
     struct nvme_saved *s; /* owned */
     /* Save. */
@@ -130,6 +131,14 @@ struct nvme_freeze {
 struct nvme_freeze *st_nvme_freeze_new(struct st_nvme *n,
                                        struct st_nvme_call *c);
 void st_nvme_freeze_free(struct nvme_freeze *f);
+
+/* As struct st_pci_ops says. */
+void st_nvme_host_save(struct st_pci *p, struct st_pci_saving *s);
+void st_nvme_host_restore(struct st_pci *p, struct st_pci_saving *s);
+void st_nvme_host_thaw(struct st_pci *p);
+
+/* st_nvme.thaw, on the admin loop. */
+void st_nvme_thaw_run(struct st_task *t);
 
 /* Home to the admin loop, where RUN goes on. */
 void st_nvme_freeze_post(struct nvme_freeze *f, void (*run)(struct st_task *t));
