@@ -47,8 +47,10 @@ cmd_help(const struct st_cmd *c)
     for (const struct st_cmd_option *o = c->options; o->name; o++) {
         if (!o->help)
             continue;
-        printf("  --%s%s%s\n      %s", o->name, o->arg ? " " : "",
-               o->arg ? o->arg : "", o->help);
+        printf("  --%s", o->name);
+        if (o->arg)
+            printf(o->kind == ST_CMD_MAYBE ? " [%s]" : " %s", o->arg);
+        printf("\n      %s", o->help);
         if (o->kind == ST_CMD_NUMBER)
             printf("; %u to %u, default %u", o->min, o->max, o->def);
         putchar('\n');
@@ -91,6 +93,9 @@ st_cmd_take(const struct st_cmd_option *o, struct st_cmd_args *a, unsigned i,
     if (a->text[i])
         return st_err_set(err, EINVAL, "option '--%s' is given twice", o->name);
     a->text[i] = value ? value : "";
+    if (o->kind == ST_CMD_MAYBE && value && !*value)
+        return st_err_set(err, EINVAL, "option '--%s' has an empty value",
+                          o->name);
     if (o->kind == ST_CMD_NUMBER) {
         snprintf(what, sizeof(what), "--%s", o->name);
         if (st_number_parse(what, value, o->min, o->max, &n, err) < 0)
@@ -125,6 +130,24 @@ take_option(const struct st_cmd_option *o, struct st_cmd_args *a, unsigned i,
 }
 
 static int
+has_value(const struct st_cmd_option *o)
+{
+    return o->kind == ST_CMD_FLAG    ? no_argument
+           : o->kind == ST_CMD_MAYBE ? optional_argument
+                                     : required_argument;
+}
+
+/* What getopt leaves out of a value that may be missing: the next word. */
+static const char *
+maybe_next(const struct st_cmd_option *o, int argc, char **argv)
+{
+    bool next = o->kind == ST_CMD_MAYBE && !optarg && optind < argc &&
+                *argv[optind] != '-';
+
+    return next ? argv[optind++] : optarg;
+}
+
+static int
 parse(const struct st_cmd *c, struct st_cmd_args *a, int argc, char **argv)
 {
     enum { ROWS = 256 };
@@ -142,9 +165,8 @@ parse(const struct st_cmd *c, struct st_cmd_args *a, int argc, char **argv)
             if (!a->many[i])
                 return st_cmd_fail(ST_EXIT_FAILED, "no memory");
         }
-        opts[i + 2] =
-            (struct option){c->options[i].name,
-                            c->options[i].kind != ST_CMD_FLAG, NULL, ROWS + i};
+        opts[i + 2] = (struct option){
+            c->options[i].name, has_value(&c->options[i]), NULL, ROWS + i};
     }
     opterr = 0;
     while (!status && (k = getopt_long(argc, argv, c->words ? "+:hv" : ":hv",
@@ -155,7 +177,7 @@ parse(const struct st_cmd *c, struct st_cmd_args *a, int argc, char **argv)
             a->level += a->level < ST_LOG_DEBUG;
         else if (k >= ROWS)
             status = take_option(&c->options[k - ROWS], a, (unsigned)(k - ROWS),
-                                 optarg);
+                                 maybe_next(&c->options[k - ROWS], argc, argv));
         else if (k == ':')
             status = st_cmd_fail(ST_EXIT_USAGE, "option '%s' needs a value",
                                  argv[optind - 1]);

@@ -23,6 +23,8 @@ enum {
 enum st_cmd_kind {
     ST_CMD_FLAG,
     ST_CMD_TEXT,
+    ST_CMD_MAYBE, /* a text that may be missing: the next word is it, unless it
+                   * begins with '-' */
     ST_CMD_MANY,
     ST_CMD_NUMBER,
     ST_CMD_WORD
@@ -42,7 +44,8 @@ enum { ST_CMD_OPTIONS_MAX = 32 };
 
 /* What a command line said. */
 struct st_cmd_args {
-    const char *text[ST_CMD_OPTIONS_MAX];  /* by row; NULL: not given */
+    const char *text[ST_CMD_OPTIONS_MAX];  /* by row; NULL: not given; "": a
+                                            * FLAG, or a MAYBE without one */
     unsigned number[ST_CMD_OPTIONS_MAX];   /* by row; a WORD's index */
     const char **many[ST_CMD_OPTIONS_MAX]; /* owned: of a MANY row, in order */
     unsigned nmany[ST_CMD_OPTIONS_MAX];
@@ -76,8 +79,8 @@ void st_cmd_version(FILE *out);
 /* Parse ARGV (ARGV[0] is the command) and run C, or print its --help. */
 int st_cmd_run(const struct st_cmd *c, int argc, char **argv);
 
-/* Take VALUE (lent) as that of row I, which is O: 0, or -EINVAL with a
- * sentence: twice, or not what the row takes. Not of a MANY row. */
+/* Take VALUE (lent; NULL: none) as that of row I, which is O: 0, or -EINVAL
+ * with a sentence: twice, or not what the row takes. Not of a MANY row. */
 int st_cmd_take(const struct st_cmd_option *o, struct st_cmd_args *a,
                 unsigned i, const char *value, struct st_err *err);
 

@@ -107,9 +107,11 @@ static const char script[] =
     "            fi\n"
     "        elif [[ ${words[i]} == -- ]]; then\n"
     "            only=true\n"
-    "        elif _strata_takes \"$command ${words[i]}\" && "
-    "((++i == cword)); then\n"
-    "            _strata_value \"$takes\"\n"
+    "        elif _strata_takes \"$command ${words[i]}\"; then\n"
+    "            # A value that may be missing does not begin with -.\n"
+    "            [[ $takes != '?'* || ${words[i + 1]} != -* ]] || continue\n"
+    "            ((++i == cword)) || continue\n"
+    "            _strata_value \"${takes#\\?}\"\n"
     "            _strata_trim\n"
     "            return\n"
     "        fi\n"
@@ -120,7 +122,7 @@ static const char script[] =
     "    elif ! $only && [[ $cur == --*=* ]]; then\n"
     "        before=${cur%%=*}=\n"
     "        if _strata_takes \"$command ${before%=}\"; then\n"
-    "            _strata_value \"$takes\"\n"
+    "            _strata_value \"${takes#\\?}\"\n"
     "        fi\n"
     "    elif ! $only && [[ $cur == -* ]]; then\n"
     "        _strata_takes \"$command\"\n"
@@ -222,8 +224,8 @@ print_verbs(void)
 }
 
 /* _strata_takes: by command and option, or number of the argument, what stands
- * there; fails for an option without a value. By command: its options; by
- * nothing: the commands. */
+ * there, after a question mark if it may be missing; fails for an option
+ * without a value. By command: its options; by nothing: the commands. */
 static void
 print_takes(void)
 {
@@ -236,7 +238,8 @@ print_takes(void)
         for (o = (*c)->options; o->name; o++) {
             if (o->kind == ST_CMD_FLAG || !o->help)
                 continue;
-            printf("    '%s --%s') takes='", (*c)->name, o->name);
+            printf("    '%s --%s') takes='%s", (*c)->name, o->name,
+                   o->kind == ST_CMD_MAYBE ? "?" : "");
             print_value(o->arg, strlen(o->arg));
             puts("' ;;");
         }

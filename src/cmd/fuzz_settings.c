@@ -14,6 +14,7 @@ static const struct st_cmd_option table[] = {
     {"threads", ST_CMD_NUMBER, "N", "", 0, 0, 64},
     {"engine", ST_CMD_WORD, "auto|io_uring|threads", "", 0, 0, 0},
     {"api", ST_CMD_TEXT, "PATH", "", 0, 0, 0},
+    {"bios", ST_CMD_MAYBE, "FILE", "", 0, 0, 0},
     {"no-sandbox", ST_CMD_FLAG, NULL, "", 0, 0, 0},
     {"disk", ST_CMD_MANY, "SPEC", "", 0, 0, 0},
     {0},

@@ -51,10 +51,8 @@ static const struct st_cmd_option run_options[] = {
     {"initrd", ST_CMD_TEXT, "FILE", "with this initial RAM disk", 0, 0, 0},
     {"cmdline", ST_CMD_TEXT, "TEXT",
      "and this command line; default: console=ttyS0", 0, 0, 0},
-    {"bios", ST_CMD_TEXT, "FILE",
-     "boot this firmware instead, such as SeaBIOS's bios-256k.bin; seabios: "
-     "the\n"
-     "      one of the package seabios",
+    {"bios", ST_CMD_MAYBE, "FILE",
+     "boot this firmware instead; by default SeaBIOS, of the package seabios",
      0, 0, 0},
     {"boot", ST_CMD_TEXT, "ID[,ID]...",
      "controllers that firmware boots from, in order", 0, 0, 0},
@@ -295,9 +293,7 @@ run_set_up(struct st_server *server, struct st_err *err)
         .cpus = a->number[CPUS],
         .noxsave = a->number[CPU],
         .any_kvm = a->text[ANY_KVM],
-        .bios = a->text[BIOS] && strcmp(a->text[BIOS], "seabios") == 0
-                    ? SEABIOS
-                    : a->text[BIOS],
+        .bios = a->text[BIOS] && !*a->text[BIOS] ? SEABIOS : a->text[BIOS],
         .kernel = a->text[KERNEL],
         .initrd = a->text[INITRD],
         .cmdline = a->text[CMDLINE] ? a->text[CMDLINE] : "console=ttyS0",
@@ -414,8 +410,9 @@ run_run(const struct st_cmd_args *a)
 
 const struct st_cmd st_cmd_run_machine = {
     .name = "run",
-    .syntax = "--kernel FILE [--initrd FILE] [--cmdline TEXT] [--memory SIZE] "
-              "[--cpus N] [--nvme-pci id=ID ...] [--disk SPEC,on=ID ...]",
+    .syntax = "--kernel FILE [--initrd FILE] [--cmdline TEXT] | --bios [FILE] "
+              "[--memory SIZE] [--cpus N] [--nvme-pci id=ID ...] "
+              "[--disk SPEC,on=ID ...]",
     .help = "run a virtual machine with KVM, and serve its disks to others",
     .more = "The guest ends it by switching off. SIGTERM or SIGINT: stop the "
             "machine, flush\nits disks, exit.\n",

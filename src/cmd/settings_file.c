@@ -9,9 +9,10 @@
  *    "nbd": [{"id": "n0", "unix": "/run/n0.sock"}],
  *    "threads": 2, "allow-path": ["/srv"]}
  *
- * Keys are those of the command line. Flags are true or false, numbers are
- * numbers, all else is text. Every key is checked: one that is not known, given
- * twice or of another type is an error, with its place: disk[1].on[0].nsid.
+ * Keys are those of the command line. Flags are true or false, as is a value
+ * that may be missing when it is; numbers are numbers, all else is text. Every
+ * key is checked: one that is not known, given twice or of another type is an
+ * error, with its place: disk[1].on[0].nsid.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -332,6 +333,7 @@ read_option(struct st_settings *s, const char *key, json_t *v,
 {
     const struct st_cmd_option *o = table;
     const char *text;
+    bool flag;
     int rc;
 
     while (o->name && (strcmp(o->name, key) != 0 || o->kind == ST_CMD_MANY ||
@@ -344,13 +346,15 @@ read_option(struct st_settings *s, const char *key, json_t *v,
                           key);
     if (o->kind == ST_CMD_NUMBER && !json_is_integer(v))
         return wrong_type(key, v, "a number", err);
-    rc = to_text(s, key, v, o->kind == ST_CMD_FLAG, &text, err);
+    flag = o->kind == ST_CMD_FLAG ||
+           (o->kind == ST_CMD_MAYBE && json_is_boolean(v));
+    rc = to_text(s, key, v, flag, &text, err);
     if (rc < 0 || !text)
         return rc;
     if (a->text[o - table])
         return st_err_set(err, EINVAL, "%s: option '--%s' says it, too", key,
                           key);
-    rc = st_cmd_take(o, a, (unsigned)(o - table), text, err);
+    rc = st_cmd_take(o, a, (unsigned)(o - table), flag ? NULL : text, err);
     if (rc < 0)
         st_err_prefix(err, "%s", key);
     return rc;

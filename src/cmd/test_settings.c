@@ -16,7 +16,7 @@
 
 #include "settings.h"
 
-enum { THREADS, ENGINE, API, NO_SANDBOX, POLL, CONFIG, DISK };
+enum { THREADS, ENGINE, API, NO_SANDBOX, POLL, CONFIG, DISK, BIOS };
 
 static const struct st_cmd_option table[] = {
     [THREADS] = {"threads", ST_CMD_NUMBER, "N", "help", 0, 0, 64},
@@ -27,6 +27,7 @@ static const struct st_cmd_option table[] = {
     [POLL] = {"poll-us", ST_CMD_TEXT, "N", "help", 0, 0, 0},
     [CONFIG] = {"config", ST_CMD_TEXT, "FILE", "help", 0, 0, 0},
     [DISK] = {"disk", ST_CMD_MANY, "SPEC", "help", 0, 0, 0},
+    [BIOS] = {"bios", ST_CMD_MAYBE, "FILE", "help", 0, 0, 0},
     {0},
 };
 
@@ -276,6 +277,8 @@ wrong_files_have_a_place(void **state)
         {"{\"engine\": \"fast\"}", "engine: invalid --engine 'fast'"},
         {"{\"engine\": \"\"}", "engine: an empty text"},
         {"{\"no-sandbox\": 1}", "no-sandbox: a number, expected true or false"},
+        {"{\"bios\": \"\"}", "bios: an empty text"},
+        {"{\"bios\": [1]}", "bios: an array, expected a string"},
         {"{\"api\": \"/x\"}", "api: option '--api' says it, too"},
         {"{\"allow-path\": \"/x\"}", "allow-path: a string, expected an array"},
         {"{\"allow-path\": [1]}", "allow-path[0]: a number"},
@@ -347,6 +350,35 @@ options_may_stand_in_the_file(void **state)
         st_settings_text(&s, json, strlen(json), "f", table, &a, &err), 0);
     assert_null(a.text[NO_SANDBOX]);
     st_settings_free(&s);
+}
+
+static void
+a_value_that_may_be_missing_is_a_text_or_true(void **state)
+{
+    static const struct {
+        const char *json, *text;
+    } rows[] = {
+        {"{\"bios\": true}", ""},
+        {"{\"bios\": false}", NULL},
+        {"{\"bios\": \"f.bin\"}", "f.bin"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct st_settings s = {0};
+        struct st_cmd_args a = {0};
+        struct st_err err;
+
+        assert_int_equal(st_settings_text(&s, rows[i].json,
+                                          strlen(rows[i].json), "f", table, &a,
+                                          &err),
+                         0);
+        if (rows[i].text)
+            assert_string_equal(a.text[BIOS], rows[i].text);
+        else
+            assert_null(a.text[BIOS]);
+        st_settings_free(&s);
+    }
 }
 
 static void
@@ -460,6 +492,7 @@ main(void)
         cmocka_unit_test(wrong_words_have_their_sentence),
         cmocka_unit_test(wrong_files_have_a_place),
         cmocka_unit_test(options_may_stand_in_the_file),
+        cmocka_unit_test(a_value_that_may_be_missing_is_a_text_or_true),
         cmocka_unit_test(ids_are_distinct),
         cmocka_unit_test(a_file_that_is_not_there_is_said),
         cmocka_unit_test(a_machine_has_slots),
