@@ -111,6 +111,9 @@ MACHINE_IO = {
     "ports": port(6, 1) + port(6, 1, 1, 3) + port(7, 0) + port(0x80, 0x80, 1, 1)
              + port(0x80, 0x80) + port(0x80, 0x402, 1, 65) + port(0x80, 0x402) +
              port(0x80, 0x402, 8) + port(6, 0) + port(0x80, 0x2f8),
+    "pvpanic": port(0x80, 0x505) + port(0x80, 0x505, 1, 1) +
+               port(0x80, 0x505, 1, 2) + port(0x80, 0x505, 2, 0xff) +
+               port(0x80, 0x504, 2, 0x100) + port(0x80, 0x505, 1, 0xfc),
     "config": config(0, 0) + config(3, 0) + config(3, 0x0e, 1) + config(4, 0) +
               config(3, 4, 2, 6) + config(3, 0x0d, 2) + port(3, 0, 4) +
               port(3, 0, 2) + port(3, 3, 1, 1) + port(3, 2, 8) +

@@ -18,6 +18,7 @@ enum {
     ST_EXIT_FAILED = 1, /* while running */
     ST_EXIT_USAGE = 2,  /* a wrong option or SPEC */
     ST_EXIT_DIFFER = 3, /* images differ */
+    ST_EXIT_PANIC = 3,  /* of run: the guest has panicked */
 };
 
 enum st_cmd_kind {

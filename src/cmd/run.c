@@ -70,8 +70,8 @@ static const struct st_cmd_option run_options[] = {
      "where the first serial port leads, then the second; default: stdio;\n"
      "      options: mode=, group= of the socket",
      0, 0, 0},
-    {"no-reboot", ST_CMD_FLAG, NULL, "end when the guest wants to be reset", 0,
-     0, 0},
+    {"no-reboot", ST_CMD_FLAG, NULL,
+     "end when the guest wants to be reset, or has panicked", 0, 0, 0},
     {"nvme-pci", ST_CMD_MANY, "id=ID[,slot=N|,vfio-user=PATH][,OPTION]...",
      "an NVMe controller of the machine, or for another one; options as of\n"
      "      strata serve",
@@ -109,7 +109,8 @@ struct run {
     unsigned nserials;
     struct st_machine_call call; /* of the escape key */
     bool calling;
-    bool failed; /* the machine has */
+    bool failed;   /* the machine has */
+    bool panicked; /* the guest has, and that is the end */
 };
 
 /* ---- Options ---- */
@@ -214,6 +215,15 @@ machine_event(void *arg, enum st_machine_event e)
         st_info(log, "the machine has failed");
         r->failed = true;
         break;
+    case ST_MACHINE_PANICKED:
+        st_info(log, "the guest has panicked");
+        if (!r->args.text[NO_REBOOT])
+            return;
+        r->panicked = true;
+        break;
+    case ST_MACHINE_CRASHED:
+        st_info(log, "the guest has panicked, its crash kernel goes on");
+        return;
     }
     st_server_stop(&r->serving.server);
 }
@@ -387,7 +397,9 @@ run_all(struct run *r)
     for (unsigned i = 0; i < r->nserials; i++)
         socket[i] = r->serial[i].address.path;
     status = st_serving_run(&r->serving, &o);
-    return r->failed ? ST_EXIT_FAILED : status;
+    if (r->failed)
+        return ST_EXIT_FAILED;
+    return status == ST_EXIT_OK && r->panicked ? ST_EXIT_PANIC : status;
 }
 
 static int

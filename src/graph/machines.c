@@ -211,6 +211,7 @@ st_graph_machine_inspect(struct st_graph *g, struct st_inspect *v)
     v->u64(v, "memory", s.memory);
     v->u64(v, "resets", s.resets);
     v->u64(v, "pauses", s.pauses);
+    v->u64(v, "panics", s.panics);
     v->u64(v, "interrupt_routings", s.routed);
     inspect_cpus(m, s.cpus, v);
     v->enter(v, "ports");

@@ -16,6 +16,7 @@
 #include "aml.h"
 #include "pci_host.h"
 #include "pm.h"
+#include "pvpanic.h"
 #include "range.h"
 #include "wire.h"
 
@@ -172,6 +173,24 @@ put_ecam(struct st_aml *a)
     st_aml_end(a, device);
 }
 
+/* Where the guest tells its panics. QEMU's has methods that read and write the
+ * port as well; Linux has not called them since 4.21. */
+static void
+put_pvpanic(struct st_aml *a)
+{
+    size_t device = st_aml_device(a, "PEVT"), crs;
+
+    st_aml_name(a, "_HID");
+    st_aml_string(a, "QEMU0001");
+    st_aml_name(a, "_STA");
+    st_aml_integer(a, 15);
+    st_aml_name(a, "_CRS");
+    crs = st_aml_resources(a);
+    st_aml_io(a, ST_PVPANIC_PORT, 1);
+    st_aml_resources_end(a, crs);
+    st_aml_end(a, device);
+}
+
 static void
 put_vmbus(struct st_aml *a)
 {
@@ -198,6 +217,7 @@ put_dsdt(struct writer *w, const struct st_acpi_options *o)
     put_pci(a, o);
     put_isa(a, "COM1", "PNP0501", 0x3f8, 8, 4);
     put_isa(a, "RTC0", "PNP0B00", 0x70, 2, 8);
+    put_pvpanic(a);
     if (o->ecam)
         put_ecam(a);
     if (o->vmbus)

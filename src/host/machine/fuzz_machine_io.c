@@ -18,6 +18,7 @@
 #include "misc.h"
 #include "pci_host.h"
 #include "pm.h"
+#include "pvpanic.h"
 #include "serial.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -31,6 +32,7 @@ static struct machine {
     struct st_pm *pm;
     struct st_pci_bus *bus;
     struct st_misc *misc;
+    struct st_pvpanic *pvpanic;
     struct st_fw_cfg *cfg;
     struct st_pci pci;
     struct st_pci_host host;
@@ -85,6 +87,14 @@ now(void *arg)
     return m.ns += 1234567;
 }
 
+static void
+no_panic(void *arg, bool goes_on)
+{
+    (void)arg;
+    (void)goes_on;
+}
+
+static const struct st_pvpanic_ops pvpanic_ops = {no_panic};
 static const struct st_serial_ops serial_ops = {line, send, nothing};
 static const struct st_pm_ops pm_ops = {no_line, nothing, nothing, now};
 static const struct st_misc_ops misc_ops = {nothing, no_byte};
@@ -179,6 +189,7 @@ make(void)
         st_cmos_create(m.ports, &cmos, &m.cmos) < 0 ||
         st_pm_create(m.ports, &pm_ops, NULL, &m.pm) < 0 ||
         st_misc_create(m.ports, &misc_ops, NULL, &m.misc) < 0 ||
+        st_pvpanic_create(m.ports, &pvpanic_ops, NULL, &m.pvpanic) < 0 ||
         st_fw_cfg_create(m.ports, &ram, 1, 1, &m.cfg) < 0 ||
         st_fw_cfg_add_e820(m.cfg, true) < 0 ||
         st_pci_bus_create(m.ports, m.memory, m.pm, &m.bus) < 0 ||
@@ -195,6 +206,7 @@ unmake(void)
     st_pci_fini(&m.pci);
     st_pci_bus_destroy(m.bus);
     st_fw_cfg_destroy(m.cfg);
+    st_pvpanic_destroy(m.pvpanic);
     st_misc_destroy(m.misc);
     st_pm_destroy(m.pm);
     st_cmos_destroy(m.cmos);

@@ -155,6 +155,7 @@ reset_rest(struct st_machine *m)
     st_platform_reset(&m->platform);
     rc = machine_power_on(m, &err);
     atomic_fetch_add(&m->resets, 1);
+    m->panics_told = 0;
     let_go(m, HELD_RESET);
     if (rc < 0) {
         st_error(m->opts.log, "the machine does not reset: %s", err.text);
@@ -230,6 +231,20 @@ guest_reset(struct st_machine *m)
     tell(m, ST_MACHINE_RESET);
 }
 
+/* The guest says that it has panicked. It can say so for ever, and is heard
+ * once. */
+static void
+guest_panic(struct st_machine *m, unsigned bit, enum st_machine_event e)
+{
+    if (holds(m, HELD_END | HELD_STOP) || m->panics_told & bit)
+        return;
+    m->panics_told |= bit;
+    atomic_fetch_add(&m->panics, 1);
+    if (e == ST_MACHINE_PANICKED && m->opts.no_reboot)
+        hold(m, HELD_END);
+    tell(m, e);
+}
+
 static void
 guest_end(struct st_machine *m, enum st_machine_event e)
 {
@@ -247,6 +262,10 @@ machine_look(struct st_task *t)
 
     if (happened & MACHINE_FAILED)
         guest_end(m, ST_MACHINE_FAILED);
+    if (happened & MACHINE_CRASHED)
+        guest_panic(m, MACHINE_CRASHED, ST_MACHINE_CRASHED);
+    if (happened & MACHINE_PANICKED)
+        guest_panic(m, MACHINE_PANICKED, ST_MACHINE_PANICKED);
     if (happened & MACHINE_OFF)
         guest_end(m, ST_MACHINE_OFF);
     if (happened & MACHINE_RESET)

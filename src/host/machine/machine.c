@@ -267,6 +267,7 @@ st_machine_stats(struct st_machine *m, struct st_machine_stats *out)
                                      .cpus = m->opts.cpus,
                                      .resets = atomic_load(&m->resets),
                                      .pauses = atomic_load(&m->pauses),
+                                     .panics = atomic_load(&m->panics),
                                      .routed = atomic_load(&m->irq.routed)};
 }
 

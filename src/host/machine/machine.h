@@ -45,6 +45,10 @@ enum st_machine_event {
                         * goes on by itself, or with opts.no_reboot is parked */
     ST_MACHINE_FAILED, /* KVM, or the reset, has failed; it is parked. The log
                         * has said why */
+    ST_MACHINE_PANICKED, /* the guest says that it has panicked; it goes on (and
+                          * may reset), or with opts.no_reboot is parked */
+    ST_MACHINE_CRASHED,  /* the same, but its crash kernel comes next: it goes
+                          * on in any case. Each is told once a boot */
 };
 
 /* What a machine is made of. Texts are borrowed until st_machine_create
@@ -65,7 +69,7 @@ struct st_machine_opts {
     const char *bios; /* ... or firmware: an image for the end of 4 GiB */
 
     struct st_console *serial[ST_MACHINE_SERIALS]; /* NULL: nobody's */
-    bool no_reboot;                                /* see ST_MACHINE_RESET */
+    bool no_reboot; /* see ST_MACHINE_RESET, ..._PANICKED */
 
     void (*event)(void *arg, enum st_machine_event e); /* on HOME */
     void *arg;
@@ -151,6 +155,8 @@ struct st_machine_stats {
     uint64_t memory;
     unsigned cpus;
     uint64_t resets, pauses;
+    uint64_t panics; /* of the guest, that it has told; one a boot, two with a
+                      * crash kernel */
     uint64_t routed; /* changes of the interrupt routes */
 };
 

@@ -29,6 +29,8 @@ enum {
     MACHINE_FAILED = 8,
     MACHINE_RESET_DONE = 16, /* of the functions */
     MACHINE_LOOK = 32,       /* nothing has, but there is something to do */
+    MACHINE_PANICKED = 64,   /* the guest says so */
+    MACHINE_CRASHED = 128,   /* the same, with a crash kernel */
 };
 
 /* Why vCPUs are parked: bits of st_machine.held. */
@@ -74,7 +76,8 @@ struct st_machine {
     bool resetting;            /* functions are being reset */
     bool stopped;
     _Atomic unsigned resetting_left; /* any thread */
-    _Atomic uint64_t resets, pauses;
+    unsigned panics_told; /* since the last reset: bits as of happened */
+    _Atomic uint64_t resets, pauses, panics;
     struct st_list calls; /* that wait: of pause, reset, stop */
 };
 

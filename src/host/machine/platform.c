@@ -315,6 +315,22 @@ make_misc(struct st_platform *p)
                           &p->misc);
 }
 
+/* What has no crash kernel gets no further where it would be reset. */
+static void
+pvpanic_panicked(void *arg, bool goes_on)
+{
+    struct st_machine *m = ((struct st_platform *)arg)->machine;
+
+    if (goes_on)
+        machine_happened(m, MACHINE_CRASHED);
+    else if (m->opts.no_reboot)
+        machine_wanted(m, MACHINE_PANICKED);
+    else
+        machine_happened(m, MACHINE_PANICKED);
+}
+
+static const struct st_pvpanic_ops pvpanic_ops = {.panicked = pvpanic_panicked};
+
 static uint64_t
 cmos_now(void *arg)
 {
@@ -386,6 +402,8 @@ st_platform_init(struct st_platform *p, struct st_machine *m,
     if (rc == 0)
         rc = make_misc(p);
     if (rc == 0)
+        rc = st_pvpanic_create(m->ports, &pvpanic_ops, p, &p->pvpanic);
+    if (rc == 0)
         rc = make_cmos(p);
     if (rc == 0 && m->opts.bios)
         rc = make_fw_cfg(p, ram, m->ram.parts);
@@ -405,6 +423,7 @@ st_platform_fini(struct st_platform *p)
     st_fw_cfg_destroy(p->fw_cfg);
     st_cmos_destroy(p->cmos);
     st_misc_destroy(p->misc);
+    st_pvpanic_destroy(p->pvpanic);
     st_pci_bus_destroy(p->bus);
     st_pm_destroy(p->pm);
     st_acpi_free(&p->acpi);

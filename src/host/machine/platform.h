@@ -11,6 +11,7 @@
 #include "fw_cfg.h"
 #include "misc.h"
 #include "pci_host.h"
+#include "pvpanic.h"
 #include "serial.h"
 
 struct st_machine;
@@ -27,13 +28,14 @@ struct st_platform_serial {
 struct st_platform {
     struct st_machine *machine;
     struct st_platform_serial serial[2];
-    struct st_pm *pm;         /* owned */
-    struct st_pci_bus *bus;   /* owned */
-    struct st_cmos *cmos;     /* owned */
-    struct st_misc *misc;     /* owned */
-    struct st_fw_cfg *fw_cfg; /* owned: with firmware; or NULL */
-    char said[120];           /* by firmware: a line that is not complete */
-    unsigned said_len;        /* both under misc's lock */
+    struct st_pm *pm;           /* owned */
+    struct st_pci_bus *bus;     /* owned */
+    struct st_cmos *cmos;       /* owned */
+    struct st_misc *misc;       /* owned */
+    struct st_pvpanic *pvpanic; /* owned */
+    struct st_fw_cfg *fw_cfg;   /* owned: with firmware; or NULL */
+    char said[120];             /* by firmware: a line that is not complete */
+    unsigned said_len;          /* both under misc's lock */
     struct st_acpi acpi;
     uint64_t pci64;                            /* the 64-bit PCI window */
     int kernel, initrd;                        /* owned; -1: none */

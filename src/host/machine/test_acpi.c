@@ -203,6 +203,23 @@ the_mcfg_is_there_with_ecam(void **state)
 }
 
 static void
+the_dsdt_says_where_panics_are_told(void **state)
+{
+    static const uint8_t want[] = {
+        'P', 'E', 'V', 'T', 0x08, '_', 'H', 'I', 'D',  0x0d,
+        'Q', 'E', 'M', 'U', '0',  '0', '0', '1', 0x00,
+    };
+    const uint8_t *dsdt;
+
+    (void)state;
+    build(1, false);
+    dsdt = at(get64(find("FACP") + 140));
+    assert_non_null(memmem(dsdt, get32(dsdt + 4), want, sizeof(want)));
+    /* IO (Decode16, 0x505, 0x505, 1, 1) */
+    assert_non_null(memmem(dsdt, get32(dsdt + 4), "\x47\1\5\5\5\5\1\1", 8));
+}
+
+static void
 lengths_and_integers_are_aml(void **state)
 {
     static const uint8_t want[] = {
@@ -316,6 +333,7 @@ main(void)
         cmocka_unit_test(the_fadt_says_where_the_hardware_is),
         cmocka_unit_test(the_madt_has_every_processor),
         cmocka_unit_test(the_mcfg_is_there_with_ecam),
+        cmocka_unit_test(the_dsdt_says_where_panics_are_told),
         cmocka_unit_test(lengths_and_integers_are_aml),
         cmocka_unit_test(iasl_finds_nothing_wrong),
     };

@@ -36,6 +36,12 @@ static const uint8_t off[] = {0xba, 0x04, 0x06, 0xb8, 0x00,
 /* mov $0xcf9, %dx; mov $6, %al; out %al, %dx; hlt; jmp .-1 */
 static const uint8_t again[] = {0xba, 0xf9, 0x0c, 0xb0, 0x06,
                                 0xee, 0xf4, 0xeb, 0xfd};
+/* mov $0x505, %dx; mov $1, %al; out %al, %dx, twice; then again */
+static const uint8_t panic[] = {0xba, 0x05, 0x05, 0xb0, 0x01, 0xee, 0xee, 0xba,
+                                0xf9, 0x0c, 0xb0, 0x06, 0xee, 0xf4, 0xeb, 0xfd};
+/* mov $0x505, %dx; mov $2, %al; out %al, %dx; then off */
+static const uint8_t crash[] = {0xba, 0x05, 0x05, 0xb0, 0x02, 0xee, 0xba, 0x04,
+                                0x06, 0xb8, 0x00, 0x34, 0xef, 0xf4, 0xeb, 0xfd};
 /* jmp . */
 static const uint8_t spin[] = {0xeb, 0xfe};
 /* out %al, $0x80; jmp .-2 */
@@ -51,9 +57,9 @@ static struct rig {
     struct st_machine_call call;
     int out[2];
     char path[64];
-    unsigned events[3]; /* by enum st_machine_event */
+    unsigned events[5]; /* by enum st_machine_event */
     unsigned wanted;    /* resets, until `happened` */
-    bool happened, done, late;
+    bool happened, done, late, no_reboot;
     int rc;
     struct st_timer timer;
 } rig;
@@ -63,7 +69,9 @@ event(void *arg, enum st_machine_event e)
 {
     (void)arg;
     rig.events[e]++;
-    rig.happened = e != ST_MACHINE_RESET || rig.events[e] >= rig.wanted;
+    rig.happened |= e == ST_MACHINE_RESET      ? rig.events[e] >= rig.wanted
+                    : e == ST_MACHINE_PANICKED ? rig.no_reboot
+                                               : e != ST_MACHINE_CRASHED;
 }
 
 static void
@@ -98,6 +106,7 @@ open_rig(const uint8_t *code, size_t len, unsigned cpus, bool no_reboot)
 
     memset(&rig, 0, sizeof(rig));
     rig.wanted = 1;
+    rig.no_reboot = no_reboot;
     write_rom(code, len);
     assert_int_equal(st_domain_create(&d, &rig.domain, NULL), 0);
     assert_int_equal(st_loop_create(rig.domain, &rig.loop, NULL), 0);
@@ -284,6 +293,55 @@ without_reboot_a_reset_is_the_end(void **s)
     close_rig("A");
 }
 
+static void
+a_panic_is_told_once_a_boot(void **s)
+{
+    struct st_machine_stats stats;
+
+    (void)s;
+    open_rig(panic, sizeof(panic), 1, false);
+    rig.wanted = 3;
+    start();
+    wait_for(&rig.happened);
+    assert_int_equal(rig.events[ST_MACHINE_RESET], 3);
+    assert_int_equal(rig.events[ST_MACHINE_PANICKED], 3);
+    assert_int_equal(rig.events[ST_MACHINE_CRASHED], 0);
+    st_machine_stats(rig.machine, &stats);
+    assert_int_equal(stats.panics, 3);
+    close_rig(NULL);
+}
+
+static void
+without_reboot_a_panic_is_the_end(void **s)
+{
+    (void)s;
+    open_rig(panic, sizeof(panic), 1, true);
+    start();
+    wait_for(&rig.happened);
+    nap();
+    assert_int_equal(rig.events[ST_MACHINE_PANICKED], 1);
+    assert_int_equal(rig.events[ST_MACHINE_RESET], 0);
+    assert_int_equal(state(), ST_MACHINE_ENDED);
+    close_rig("A");
+}
+
+static void
+a_crash_kernel_goes_on(void **s)
+{
+    struct st_machine_stats stats;
+
+    (void)s;
+    open_rig(crash, sizeof(crash), 1, true);
+    start();
+    wait_for(&rig.happened);
+    assert_int_equal(rig.events[ST_MACHINE_CRASHED], 1);
+    assert_int_equal(rig.events[ST_MACHINE_PANICKED], 0);
+    assert_int_equal(rig.events[ST_MACHINE_OFF], 1);
+    st_machine_stats(rig.machine, &stats);
+    assert_int_equal(stats.panics, 1);
+    close_rig("A");
+}
+
 /* Is there hardware behind it? What emulates instructions does not fault as a
  * CPU does. */
 static bool
@@ -441,6 +499,9 @@ main(void)
         cmocka_unit_test(a_guest_that_is_off_is_switched_on_by_reset),
         cmocka_unit_test(a_guest_resets_itself),
         cmocka_unit_test(without_reboot_a_reset_is_the_end),
+        cmocka_unit_test(a_panic_is_told_once_a_boot),
+        cmocka_unit_test(without_reboot_a_panic_is_the_end),
+        cmocka_unit_test(a_crash_kernel_goes_on),
         cmocka_unit_test(a_triple_fault_is_a_reset),
         cmocka_unit_test(a_guest_that_spins_is_paused_and_stopped),
         cmocka_unit_test(a_paused_guest_does_nothing),
