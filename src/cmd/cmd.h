@@ -37,7 +37,8 @@ struct st_cmd_option {
     enum st_cmd_kind kind;
     const char *arg;  /* what --help calls the value; of a WORD: all of them,
                        * a|b|c, the first is the default */
-    const char *help; /* NULL: not shown, for it is only there to be refused */
+    const char *help; /* NULL: not shown, for it is deprecated, or there to be
+                       * refused */
     unsigned def, min, max; /* of a NUMBER */
 };
 

@@ -143,11 +143,6 @@ check_machine(struct run *r, struct st_err *err)
 {
     const struct st_cmd_args *a = &r->args;
 
-    if (a->nmany[NVME])
-        return st_err_set(err, EINVAL,
-                          "--nvme '%s' has gone, use --nvme-pci id=ID --disk "
-                          "'%s',on=ID",
-                          a->many[NVME][0], a->many[NVME][0]);
     if (!a->text[KERNEL] == !a->text[BIOS])
         return st_err_set(err, EINVAL, "%s",
                           a->text[BIOS] ? "--kernel and --bios exclude each "
@@ -175,6 +170,7 @@ read_settings(struct run *r, struct st_err *err)
         .nvme_pci = NVME_PCI,
         .nbd = NBD,
         .disk = DISK,
+        .old_nvme = NVME,
         .allow_path = ALLOW_PATH,
         .config = CONFIG,
         .faults = FAULTS,
@@ -342,6 +338,8 @@ run_ready(struct st_server *server)
 {
     struct run *r = (struct run *)server;
 
+    if (r->serving.settings.notice)
+        st_info(&server->world.notice, "%s", r->serving.settings.notice);
     for (unsigned i = 0; i < r->nserials; i++)
         if (r->serial[i].raw)
             st_info(&server->world.notice,

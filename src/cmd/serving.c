@@ -95,6 +95,8 @@ st_serving_read(struct st_serving *s, const struct st_cmd *command,
         rc = read_many(s, a, rows->nbd, st_settings_nbd, err);
     if (rc == 0)
         rc = read_many(s, a, rows->disk, st_settings_disk, err);
+    if (rc == 0 && rows->old_nvme)
+        rc = read_many(s, a, rows->old_nvme, st_settings_old_nvme, err);
     if (rc == 0)
         rc = read_many(s, a, rows->allow_path, st_settings_allow, err);
     if (rc == 0 && a->text[rows->config])

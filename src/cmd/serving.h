@@ -23,6 +23,7 @@ struct st_serving {
 /* Which rows of a command's options are those that settings come from. */
 struct st_serving_rows {
     unsigned nvme_pci, nbd, disk, allow_path, config, faults, poll_us;
+    unsigned old_nvme; /* 0: there is none */
 };
 
 /* Read what A says in the options of COMMAND, and the settings file that it

@@ -85,11 +85,10 @@ settings_keep(struct st_settings *s, char *text)
     return *room = text;
 }
 
-/* Parse TEXT by TABLE; S keeps it. *WHERE is what sentences begin with. */
-static int
-parse(struct st_settings *s, const char *what, const char *text,
-      const struct st_option *table, const char *const **value,
-      const char **where, struct st_err *err)
+int
+settings_parse(struct st_settings *s, const char *what, const char *text,
+               const struct st_option *table, const char *const **value,
+               const char **where, struct st_err *err)
 {
     void *array = s->options;
     struct st_options *o = settings_grow(&array, s->noptions, sizeof(*o));
@@ -273,8 +272,8 @@ st_settings_nvme(struct st_settings *s, const char *text, struct st_err *err)
 {
     const char *const *value;
     const char *where;
-    int rc =
-        parse(s, "--nvme-pci", text, settings_nvme_table, &value, &where, err);
+    int rc = settings_parse(s, "--nvme-pci", text, settings_nvme_table, &value,
+                            &where, err);
 
     if (rc < 0)
         return rc;
@@ -331,7 +330,8 @@ st_settings_nbd(struct st_settings *s, const char *text, struct st_err *err)
 {
     const char *const *value;
     const char *where;
-    int rc = parse(s, "--nbd", text, settings_nbd_table, &value, &where, err);
+    int rc = settings_parse(s, "--nbd", text, settings_nbd_table, &value,
+                            &where, err);
 
     if (rc < 0)
         return rc;

@@ -29,6 +29,7 @@ struct st_settings_nvme {
     bool plugged;  /* its door is the machine: in SLOT (0: any), which is */
     unsigned slot; /* called PORT (NULL: by no name) */
     const char *port;
+    bool old;                       /* made by --nvme */
     struct st_graph_nvme_opts opts; /* poll_us is the command's */
     struct st_cmd_address address;  /* no path: a service manager's socket */
 };
@@ -49,13 +50,15 @@ struct st_settings {
     struct st_attach *disk;        /* owned */
     const char **allow;            /* owned: --allow-path */
     unsigned nnvme, nnbd, ndisks, nallow;
-    json_t *file;               /* owned; lends its strings */
+    const char *notice; /* what is out of use, and what to say; NULL: nothing */
+    json_t *file;       /* owned; lends its strings */
     struct st_options *options; /* owned; lend theirs */
     char **kept;                /* owned */
     unsigned noptions, nkept;
 };
 
-/* One --nvme-pci, --nbd or --disk, as TEXT; an --allow-path. 0, or -EINVAL or
+/* One --nvme-pci, --nbd or --disk, as TEXT; a --nvme, which has gone out of
+ * use, for a machine; an --allow-path. 0, or -EINVAL or
  * -ENOMEM with a sentence. S is zeroed, but for machine, before the first. */
 int st_settings_nvme(struct st_settings *s, const char *text,
                      struct st_err *err);
@@ -63,6 +66,8 @@ int st_settings_nbd(struct st_settings *s, const char *text,
                     struct st_err *err);
 int st_settings_disk(struct st_settings *s, const char *text,
                      struct st_err *err);
+int st_settings_old_nvme(struct st_settings *s, const char *text,
+                         struct st_err *err);
 int st_settings_allow(struct st_settings *s, const char *path,
                       struct st_err *err);
 

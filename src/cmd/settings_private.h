@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * What settings.c and settings_file.c share: the keys, the same in words and in
- * JSON, and what takes their values.
+ * What settings.c, settings_file.c and settings_old.c share: the keys, the same
+ * in words and in JSON, and what takes their values.
  */
 #ifndef ST_SETTINGS_PRIVATE_H
 #define ST_SETTINGS_PRIVATE_H
@@ -51,6 +51,12 @@ int settings_take_nvme(struct st_settings *s, const char *where,
                        const char *const *value, struct st_err *err);
 int settings_take_nbd(struct st_settings *s, const char *where,
                       const char *const *value, struct st_err *err);
+
+/* Parse TEXT, the argument of WHAT, by TABLE; S keeps it. *WHERE is what
+ * sentences begin with, but those of this one have it already. */
+int settings_parse(struct st_settings *s, const char *what, const char *text,
+                   const struct st_option *table, const char *const **value,
+                   const char **where, struct st_err *err);
 
 /* One disk more, zeroed; NULL: no memory. Lent until the next. */
 struct st_attach *settings_new_disk(struct st_settings *s);

@@ -483,6 +483,65 @@ a_machine_has_slots(void **state)
     assert_int_equal(st_settings_check(&s, &err), 0);
 }
 
+/* An old word is the same as the new ones, on a machine. */
+static void
+nvme_as_it_was_is_a_controller_and_a_disk(void **state)
+{
+    static const char *const right[] = {
+        "file:a,b", "mem:1M,ro", "mem:2M,pcie_port=p", "mem:3M,pcie_port=p,ro"};
+    struct st_settings s = {.machine = true};
+    struct st_err err;
+
+    (void)state;
+    assert_int_equal(st_settings_old_nvme(&s, right[0], &err), -EINVAL);
+    st_settings_free(&s);
+    s = (struct st_settings){.machine = true};
+    for (size_t i = 1; i < 4; i++)
+        if (st_settings_old_nvme(&s, right[i], &err) < 0)
+            fail_msg("%s", err.text);
+    assert_int_equal(st_settings_check(&s, &err), 0);
+    assert_int_equal(s.nnvme, 2);
+    assert_string_equal(s.nvme[0].id, "nvme");
+    assert_null(s.nvme[0].port);
+    assert_string_equal(s.nvme[1].id, "p");
+    assert_string_equal(s.nvme[1].port, "p");
+    assert_true(s.nvme[0].plugged && s.nvme[1].plugged);
+    assert_int_equal(s.ndisks, 3);
+    assert_string_equal(s.disk[0].spec, "mem:1M");
+    assert_true(s.disk[0].read_only);
+    assert_string_equal(s.disk[0].at[0].on, "nvme");
+    assert_false(s.disk[1].read_only);
+    assert_string_equal(s.disk[1].at[0].on, "p");
+    assert_string_equal(s.disk[2].at[0].on, "p");
+    assert_string_equal(s.notice,
+                        "--nvme 'mem:1M,ro' is deprecated, use --nvme-pci "
+                        "id=nvme --disk 'mem:1M,on=nvme,ro'");
+    /* A controller of the new words is another one. */
+    assert_int_equal(st_settings_nvme(&s, "id=q", &err), 0);
+    assert_int_equal(st_settings_old_nvme(&s, "mem:1M,pcie_port=q", &err), 0);
+    assert_int_equal(st_settings_check(&s, &err), -EINVAL);
+    st_settings_free(&s);
+}
+
+static void
+nvme_as_it_was_has_no_more_options(void **state)
+{
+    static const char *const wrong[][2] = {
+        {"", "missing required"},
+        {"mem:1M,lun=1", "lun= is of --disk"},
+        {"mem:1M,on=a", "on= is of --disk"},
+        {"mem:1M,relay=a", "relay= is of --disk"},
+        {"mem:1M,dvd", "a DVD cannot be"},
+        {"mem:1M,vtl2", "no VTL2 here"},
+        {"mem:1M,pcie_port=", "'pcie_port' needs a value"},
+        {"mem:1M,name=a", "unknown option 'name'"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
+        words_wrong(st_settings_old_nvme, wrong[i][0], wrong[i][1]);
+}
+
 int
 main(void)
 {
@@ -496,6 +555,8 @@ main(void)
         cmocka_unit_test(ids_are_distinct),
         cmocka_unit_test(a_file_that_is_not_there_is_said),
         cmocka_unit_test(a_machine_has_slots),
+        cmocka_unit_test(nvme_as_it_was_is_a_controller_and_a_disk),
+        cmocka_unit_test(nvme_as_it_was_has_no_more_options),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
