@@ -68,7 +68,7 @@ struct st_pci_ops {
     bool (*access)(struct st_pci *p, unsigned bar, struct st_access *a);
 
     /* Optional: a write to a doorbell. True: it was one, and is done. Without
-     * the lock, on any thread: store and kick, no more. */
+     * the lock, on any thread: store and kick, and lower the pin at most. */
     bool (*hot)(struct st_pci *p, unsigned bar, const struct st_access *a);
 
     /* Optional: Bus Master Enable has changed. While it is off the device does

@@ -18,8 +18,9 @@
  * may be older than the page's. The admin queues always go by registers, since
  * drivers do not shadow them; their values are copied to the page.
  *
- * Heads of completion queues matter only to who waits for room, or for the pin:
- * nobody else asks for a ring of them.
+ * Heads of completion queues matter only to who waits for room, or to the pin:
+ * nobody else asks for a ring of them. The pin falls within the write itself: a
+ * guest's handler would be entered until a worker had come to lower it.
  */
 #include <errno.h>
 #include <string.h>
@@ -105,6 +106,8 @@ st_nvme_ring(struct st_nvme *n, unsigned i, uint32_t value)
     atomic_fetch_add_explicit(&n->db_writes, 1, memory_order_relaxed);
     /* Either we see who waits, or who waits sees the value. */
     atomic_store(&n->db[i], value);
+    if (i % 2)
+        st_nvme_pin_taken(n, i / 2, value);
     if (i % 2 == 0 || atomic_load(&n->db_wanted[i]))
         st_nvme_kick(w);
 }

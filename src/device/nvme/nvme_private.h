@@ -148,7 +148,6 @@ struct nvme_cq {
     uint16_t qid, vector;
     bool ien, phase;
     bool starving;                      /* somebody waits for room */
-    bool unacked;                       /* INTx: counted in st_nvme.unacked */
     unsigned unraised;                  /* posted since the last interrupt */
     struct st_list waiting;             /* slots in state DONE */
     struct nvme_journal_queue *journal; /* or NULL */
@@ -230,10 +229,13 @@ struct nvme_pair {
     struct nvme_worker *sq_w;
 };
 
-/* What inspect shows of one, written by the queues' worker. */
+/* What inspect shows of one, written by the queues' worker; and what the pin
+ * needs of its completion queue, for those who ring. */
 struct nvme_shown {
     _Atomic uint32_t sq_size, sq_head, sq_tail, in_flight;
     _Atomic uint32_t cq_size, cq_head, cq_tail;
+    _Atomic uint16_t cq_vector;
+    _Atomic bool unacked; /* it is counted in st_nvme.unacked */
 };
 
 /* ---- The controller ---- */
@@ -601,8 +603,13 @@ void st_nvme_raise(struct nvme_worker *w);
 /* At once, also what coalescing holds back. */
 void st_nvme_raise_all(struct nvme_worker *w);
 
-/* The pin follows CQ, whose head or tail has changed. */
-void st_nvme_cq_pin(struct nvme_cq *cq);
+/* A controller with INTx: CQ, which interrupts, has an entry that the guest has
+ * not taken, and holds the pin. On its loop. */
+void st_nvme_pin_hold(struct nvme_cq *cq);
+
+/* INTx: the guest has taken what is before HEAD of completion queue QID; if
+ * that is all, the queue lets go of the pin. Any thread. */
+void st_nvme_pin_taken(struct st_nvme *n, unsigned qid, uint32_t head);
 
 /* INTx: the pin as it should be. Any thread. */
 void st_nvme_line(struct st_nvme *n);

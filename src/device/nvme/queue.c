@@ -95,20 +95,42 @@ cq_used(const struct nvme_cq *cq)
                                 : cq->tail + cq->size - cq->head;
 }
 
-/* The pin follows the queue. */
+/* ---- The pin ---- */
+
+/* Is what Q says of the pin news? */
+static bool
+pin_set(struct st_nvme *n, struct nvme_shown *q, bool unacked)
+{
+    _Atomic unsigned *count = &n->unacked[atomic_load(&q->cq_vector) % 32];
+
+    if (atomic_exchange(&q->unacked, unacked) == unacked)
+        return false;
+    if (unacked)
+        atomic_fetch_add(count, 1);
+    else
+        atomic_fetch_sub(count, 1);
+    return true;
+}
+
 void
-st_nvme_cq_pin(struct nvme_cq *cq)
+st_nvme_pin_hold(struct nvme_cq *cq)
 {
     struct st_nvme *n = cq->w->nvme;
-    bool unacked = cq->ien && cq->head != cq->tail;
 
-    if (!n->intx || unacked == cq->unacked)
+    if (pin_set(n, &n->shown[cq->qid], true))
+        st_nvme_line(n);
+}
+
+void
+st_nvme_pin_taken(struct st_nvme *n, unsigned qid, uint32_t head)
+{
+    struct nvme_shown *q = &n->shown[qid];
+
+    if (!n->intx || head != atomic_load(&q->cq_tail) || !pin_set(n, q, false))
         return;
-    cq->unacked = unacked;
-    if (unacked)
-        atomic_fetch_add(&n->unacked[cq->vector % 32], 1);
-    else
-        atomic_fetch_sub(&n->unacked[cq->vector % 32], 1);
+    /* Who has posted one meanwhile has found the pin held. */
+    if (head != atomic_load(&q->cq_tail))
+        pin_set(n, q, true);
     st_nvme_line(n);
 }
 
@@ -158,7 +180,9 @@ st_nvme_cq_look(struct nvme_cq *cq)
     st_nvme_journal_head(cq);
     atomic_store_explicit(&w->nvme->shown[cq->qid].cq_head, head,
                           memory_order_relaxed);
-    st_nvme_cq_pin(cq);
+    st_nvme_pin_taken(w->nvme, cq->qid, head);
+    if (w->nvme->intx && st_nvme_cq_listen(cq))
+        st_nvme_wake(w);
 }
 
 unsigned
@@ -290,7 +314,8 @@ cq_advance(struct nvme_cq *cq, const struct nvme_slot *s)
                           memory_order_relaxed);
     if (!cq->ien || !s->announce)
         return;
-    st_nvme_cq_pin(cq);
+    if (__builtin_expect(w->nvme->intx, 0))
+        st_nvme_pin_hold(cq);
     cq->unraised++;
     if (st_list_empty(&cq->raise)) {
         st_list_append(&w->raise, &cq->raise);

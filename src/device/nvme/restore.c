@@ -278,7 +278,8 @@ put_cq(struct nvme_worker *w, struct nvme_cq *cq, const struct nvme_saved_cq *s)
     atomic_store(&shown->cq_tail, cq->tail);
     atomic_store(&w->nvme->db[2u * cq->qid + 1], s->doorbell);
     st_nvme_journal_cq(cq);
-    st_nvme_cq_pin(cq);
+    if (w->nvme->intx && cq->ien && cq->head != cq->tail)
+        st_nvme_pin_hold(cq);
 }
 
 static void

@@ -192,7 +192,10 @@ was_posted(struct nvme_sq *sq, const struct nvme_journal_slot *r)
         cq->tail = 0;
         cq->phase = !cq->phase;
     }
+    atomic_store(&sq->w->nvme->shown[cq->qid].cq_tail, cq->tail);
     st_nvme_journal_cq(cq);
+    if (sq->w->nvme->intx && cq->ien)
+        st_nvme_pin_hold(cq);
     return true;
 }
 

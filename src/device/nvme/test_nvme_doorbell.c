@@ -190,6 +190,32 @@ a_full_completion_queue_asks_for_its_head(void **state)
     rig_free(r);
 }
 
+/* A worker that looks all the time still asks for them: the pin falls when the
+ * guest rings, and not when the worker gets to look. */
+static void
+a_pin_asks_for_every_head(void **state)
+{
+    struct rig *r =
+        rig_new(&(struct rig_opts){.nvme.intx = true, .nvme.poll_us = 1000000});
+    struct rig_queue *q = &r->q[1];
+
+    (void)state;
+    rig_enable(r);
+    rig_shadow(r);
+    rig_pair(r, 1, 16, 16);
+    for (unsigned i = 0; i < 40; i++) {
+        uint32_t head = q->head;
+        struct nvme_cqe e;
+
+        rig_submit(r, 1, rig_rw(NVME_READ, i, 1, RIG_DATA));
+        rig_until(r, rig_peek(r, 1, &e));
+        assert_true(atomic_load(&r->level));
+        rig_ring_cq(r, 1, head);
+        assert_false(atomic_load(&r->level));
+    }
+    rig_free(r);
+}
+
 /* After a reset of either kind the old pages belong to the guest. */
 static void
 reset_lets_the_pages_go(void **state)
@@ -469,6 +495,7 @@ main(void)
         cmocka_unit_test(a_ring_means_look_and_no_more),
         cmocka_unit_test(the_admin_queue_always_goes_by_registers),
         cmocka_unit_test(a_full_completion_queue_asks_for_its_head),
+        cmocka_unit_test(a_pin_asks_for_every_head),
         cmocka_unit_test(reset_lets_the_pages_go),
         cmocka_unit_test(a_second_config_replaces_the_first),
         cmocka_unit_test(a_sleeping_worker_does_not_turn),

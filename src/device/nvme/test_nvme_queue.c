@@ -503,6 +503,34 @@ the_pin_is_a_level(void **state)
     rig_free(r);
 }
 
+/* No worker takes a turn: who rings lowers it. */
+static void
+the_pin_falls_within_the_doorbell_write(void **state)
+{
+    struct rig *r = rig_new(&(struct rig_opts){.nvme.intx = true});
+    struct nvme_cqe e;
+
+    (void)state;
+    rig_enable(r);
+    for (unsigned i = 0; i < 3; i++) {
+        uint32_t old = r->q[0].head;
+
+        for (unsigned n = 0; n < 2; n++)
+            rig_submit(r, 0, rig_admin(NVME_ADMIN_IDENTIFY, 0, RIG_DATA, 1, 0));
+        rig_steps(r, 100);
+        assert_true(rig_peek(r, 0, &e));
+        rig_ring_cq(r, 0, old);
+        assert_true(atomic_load(&r->level)); /* one of two is taken */
+        old = r->q[0].head;
+        assert_true(rig_peek(r, 0, &e));
+        rig_ring_cq(r, 0, old);
+        assert_false(atomic_load(&r->level));
+        rig_steps(r, 100);
+        assert_false(atomic_load(&r->level));
+    }
+    rig_free(r);
+}
+
 static void
 the_pin_falls_with_a_reset(void **state)
 {
@@ -542,6 +570,7 @@ main(void)
         cmocka_unit_test(coalescing_waits_for_threshold_or_time),
         cmocka_unit_test(the_admin_queue_is_never_coalesced),
         cmocka_unit_test(the_pin_is_a_level),
+        cmocka_unit_test(the_pin_falls_within_the_doorbell_write),
         cmocka_unit_test(the_pin_falls_with_a_reset),
     };
 

@@ -262,6 +262,55 @@ registers_are_written_from_everywhere(void **state)
     }
 }
 
+/* ---- The pin ---- */
+
+/* Until the pin is up, or (UP false) down; it is so late that it is lost. */
+static void
+await_pin(struct rig *r, bool up)
+{
+    for (unsigned i = 0; atomic_load(&r->level) != up; i++) {
+        assert_true(i < 20000000);
+        sched_yield();
+    }
+}
+
+/* Who takes some completions while the next ones are posted is told of these,
+ * and of no more. */
+static void
+the_pin_tells_of_every_completion(void **state)
+{
+    enum { COMMANDS = 4000, DEPTH = 4 };
+
+    (void)state;
+    for_each_engine(e)
+    {
+        for (int shadowed = 0; shadowed < 2; shadowed++) {
+            struct rig *r = start(
+                engines[e], (struct st_nvme_opts){.intx = true, .poll_us = 20});
+            unsigned sent = 0, got = 0;
+
+            if (shadowed)
+                rig_shadow(r);
+            rig_pair(r, 1, 32, 16);
+            while (got < COMMANDS) {
+                uint32_t tail = r->q[1].tail, head = r->q[1].head;
+                struct nvme_cqe s;
+
+                while (sent < COMMANDS && sent - got < DEPTH)
+                    rig_put(r, 1, rig_rw(NVME_READ, sent++ % 8, 1, RIG_DATA));
+                if (r->q[1].tail != tail)
+                    rig_ring_sq(r, 1, tail);
+                await_pin(r, true);
+                while (rig_peek(r, 1, &s))
+                    got++;
+                rig_ring_cq(r, 1, head);
+            }
+            await_pin(r, false);
+            rig_free(r);
+        }
+    }
+}
+
 /* ---- One CPU ---- */
 
 /* A guest and its controller share a CPU. Whoever only looks lets the other one
@@ -496,6 +545,7 @@ main(void)
         cmocka_unit_test(reset_under_load),
         cmocka_unit_test(a_namespace_leaves_under_load),
         cmocka_unit_test(registers_are_written_from_everywhere),
+        cmocka_unit_test(the_pin_tells_of_every_completion),
         cmocka_unit_test(a_worker_that_looks_yields),
         cmocka_unit_test(data_memory_goes_under_load),
         cmocka_unit_test(rules_are_replaced_under_load),

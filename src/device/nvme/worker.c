@@ -242,6 +242,7 @@ st_nvme_attach_cq(struct nvme_worker *w, struct nvme_cq *cq)
     atomic_store(&shown->cq_head, 0);
     atomic_store(&shown->cq_tail, 0);
     atomic_store(&shown->cq_size, cq->size);
+    atomic_store(&shown->cq_vector, cq->vector);
     st_nvme_db_set(w, 2u * cq->qid + 1, cq->size);
     st_nvme_journal_cq(cq);
 }
@@ -281,10 +282,7 @@ st_nvme_detach_cq(struct nvme_cq *cq)
         st_list_for(s, tmp, &cq->waiting, struct nvme_slot, link)
             st_nvme_slot_drop(s);
     }
-    if (cq->unacked) {
-        atomic_fetch_sub(&n->unacked[cq->vector % 32], 1);
-        st_nvme_line(n);
-    }
+    st_nvme_pin_taken(n, cq->qid, cq->tail);
     st_list_remove(&cq->raise);
     st_list_remove(&cq->link);
     st_nvme_cq_free(cq);
