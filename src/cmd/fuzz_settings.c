@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Any text as what `strata serve` can be told: a settings file, or by the first
- * byte n, b, d the words of --nvme-pci, --nbd, --disk. Nothing is opened.
+ * byte n, b, d, o the words of --nvme-pci, --nbd, --disk, --nvme. Nothing is
+ * opened.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -66,6 +67,10 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         break;
     case 'd':
         rc = st_settings_disk(&s, text + 1, &err);
+        break;
+    case 'o':
+        s.machine = true;
+        rc = st_settings_old_nvme(&s, text + 1, &err);
         break;
     default:
         rc = st_settings_text(&s, text, size, "f", table, &args, &err);
