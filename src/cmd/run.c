@@ -23,6 +23,7 @@ enum {
     BIOS,
     BOOT,
     ANY_KVM,
+    CHECK_KVM,
     MEMORY,
     CPUS,
     CPU,
@@ -59,6 +60,9 @@ static const struct st_cmd_option run_options[] = {
     {"any-kvm", ST_CMD_FLAG, NULL,
      "also a KVM that cannot run a stock kernel: firmware may do with less", 0,
      0, 0},
+    {"check-kvm", ST_CMD_FLAG, NULL,
+     "say whether the KVM here can run a stock kernel, and nothing else", 0, 0,
+     0},
     {"memory", ST_CMD_TEXT, "SIZE", "of the guest; default: 512M", 0, 0, 0},
     {"cpus", ST_CMD_NUMBER, "N", "virtual CPUs", 1, 1, ST_MACHINE_CPUS_MAX},
     {"cpu", ST_CMD_WORD, "host|noxsave",
@@ -138,10 +142,37 @@ read_serials(struct run *r, struct st_err *err)
     return rc;
 }
 
+/* Whoever it is to boot from is a controller of the machine. */
+static int
+check_boot_order(struct run *r, struct st_err *err)
+{
+    const struct st_settings *s = &r->serving.settings;
+    st_autofree char *text = strdup(r->args.text[BOOT]);
+    char *rest = text, *id;
+    unsigned i;
+
+    if (!text)
+        return st_err_set(err, ENOMEM, "no memory");
+    while ((id = strsep(&rest, ","))) {
+        for (i = 0; i < s->nnvme; i++)
+            if (s->nvme[i].plugged && strcmp(s->nvme[i].id, id) == 0)
+                break;
+        if (i == s->nnvme)
+            return st_err_set(err, EINVAL,
+                              "--boot '%s': '%s' is no device of the machine",
+                              r->args.text[BOOT], id);
+    }
+    return 0;
+}
+
 static int
 check_machine(struct run *r, struct st_err *err)
 {
     const struct st_cmd_args *a = &r->args;
+
+    if (a->text[CHECK_KVM])
+        return st_err_set(err, EINVAL,
+                          "check-kvm is of the command line, not a setting");
 
     if (!a->text[KERNEL] == !a->text[BIOS])
         return st_err_set(err, EINVAL, "%s",
@@ -160,7 +191,7 @@ check_machine(struct run *r, struct st_err *err)
         st_err_prefix(err, "--memory");
         return -EINVAL;
     }
-    return 0;
+    return a->text[BOOT] ? check_boot_order(r, err) : 0;
 }
 
 static int
@@ -340,10 +371,12 @@ run_ready(struct st_server *server)
 
     if (r->serving.settings.notice)
         st_info(&server->world.notice, "%s", r->serving.settings.notice);
-    for (unsigned i = 0; i < r->nserials; i++)
+    for (unsigned i = 0; i < r->nserials; i++) {
+        st_run_serial_keep(&r->serial[i]);
         if (r->serial[i].raw)
             st_info(&server->world.notice,
                     "the terminal is the guest's; Ctrl-] and q quits");
+    }
     st_serving_ready(server);
 }
 
@@ -401,12 +434,27 @@ run_all(struct run *r)
 }
 
 static int
+check_kvm(void)
+{
+    struct st_err err;
+    int rc = st_machine_try_kvm(NULL, &err);
+
+    if (rc < 0)
+        return st_cmd_fail_rc(rc, &err);
+    puts("/dev/kvm can run a stock kernel");
+    return ST_EXIT_OK;
+}
+
+static int
 run_run(const struct st_cmd_args *a)
 {
-    st_autofree struct run *r = calloc(1, sizeof(*r));
+    st_autofree struct run *r = NULL;
     struct st_err err;
     int rc, status;
 
+    if (a->text[CHECK_KVM])
+        return check_kvm();
+    r = calloc(1, sizeof(*r));
     if (!r)
         return st_cmd_fail(ST_EXIT_FAILED, "no memory");
     r->args = *a;

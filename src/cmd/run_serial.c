@@ -66,6 +66,22 @@ make_raw(struct st_run_serial *s)
     s->raw = tcsetattr(STDIN_FILENO, TCSANOW, &t) == 0;
 }
 
+/* Append to a file, or make it. */
+static int
+open_file(struct st_run_serial *s, struct st_err *err)
+{
+    const int flags = O_WRONLY | O_APPEND | O_CLOEXEC;
+
+    s->fd = open(s->path, flags | O_CREAT | O_EXCL, 0666);
+    s->made = s->fd >= 0;
+    if (s->fd < 0)
+        s->fd = open(s->path, flags | O_CREAT, 0666);
+    if (s->fd >= 0)
+        return 0;
+    return st_err_set(err, errno, "--serial 'file=%s': %s", s->path,
+                      st_strerror_open(s->path, true, -errno));
+}
+
 int
 st_run_serial_open(struct st_run_serial *s, struct st_loop *loop,
                    struct st_err *err)
@@ -90,16 +106,19 @@ st_run_serial_open(struct st_run_serial *s, struct st_loop *loop,
             s->address.fd[0] = -1;
         break;
     case ST_RUN_SERIAL_FILE:
-        s->fd = open(s->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-        if (s->fd < 0)
-            rc = st_err_set(err, errno, "--serial 'file=%s': %s", s->path,
-                            st_strerror_open(s->path, true, -errno));
+        rc = open_file(s, err);
         o.out = s->fd;
         break;
     }
     if (rc == 0 && (rc = st_console_create(&o, &s->console)) < 0)
         st_err_set(err, -rc, "--serial: %s", st_strerror(rc));
     return rc;
+}
+
+void
+st_run_serial_keep(struct st_run_serial *s)
+{
+    s->made = false;
 }
 
 void
@@ -118,6 +137,9 @@ st_run_serial_close(struct st_run_serial *s)
     s->raw = false;
     if (s->kind == ST_RUN_SERIAL_FILE && s->fd >= 0)
         close(s->fd);
+    if (s->made)
+        unlink(s->path);
+    s->made = false;
     s->fd = -1;
     st_run_serial_close_socket(s);
     st_options_free(&s->options);

@@ -26,6 +26,7 @@ struct st_run_serial {
     struct st_cmd_address address; /* of UNIX */
     struct st_console *console;    /* owned */
     int fd;                        /* owned: of FILE; or -1 */
+    bool made;                     /* FILE was, by us: it goes again */
     bool raw;                      /* our terminal is, SAVED is what it was */
     struct termios saved;
     /* A key after the escape key, at a raw terminal. */
@@ -41,6 +42,9 @@ int st_run_serial_parse(struct st_run_serial *s, const char *text,
 /* Open it; a console of LOOP. 0 or -errno with a sentence. */
 int st_run_serial_open(struct st_run_serial *s, struct st_loop *loop,
                        struct st_err *err);
+
+/* It was opened for something: a file that was made stays. */
+void st_run_serial_keep(struct st_run_serial *s);
 
 /* Remove the socket, if it is ours. */
 void st_run_serial_close_socket(struct st_run_serial *s);

@@ -346,29 +346,47 @@ fill_regs(const struct plan *p, uint8_t *ram, struct st_boot_regs *regs)
     };
 }
 
+static int
+make_plan(const struct st_boot_linux *b, struct plan *p, struct st_err *err)
+{
+    int rc;
+
+    *p = (struct plan){.low = st_guest_ram_low(b->ram, b->nram)};
+    if (!st_guest_ram_at(b->ram, b->nram, 0, ST_MAP_EBDA) ||
+        p->low <= ST_MAP_HIGH)
+        return st_err_set(err, EINVAL,
+                          "a kernel needs more than 1 MiB of memory");
+    rc = look_at_kernel(b, p, err);
+    if (rc == 0)
+        rc = place_kernel(b, p, err);
+    if (rc == 0)
+        rc = place_initrd(b, p, err);
+    return rc ? rc : check_cmdline(b, p, err);
+}
+
+int
+st_boot_linux_check(const struct st_boot_linux *b, struct st_err *err)
+{
+    struct plan p;
+
+    return make_plan(b, &p, err);
+}
+
 int
 st_boot_linux(const struct st_boot_linux *b, struct st_boot_regs *regs,
               struct st_err *err)
 {
-    struct plan p = {.low = st_guest_ram_low(b->ram, b->nram)};
-    uint8_t *ram = st_guest_ram_at(b->ram, b->nram, 0, ST_MAP_EBDA), *high;
-    int rc;
+    struct plan p;
+    uint8_t *ram, *high;
+    int rc = make_plan(b, &p, err);
 
-    if (!ram || p.low <= ST_MAP_HIGH)
-        return st_err_set(err, EINVAL,
-                          "a kernel needs more than 1 MiB of memory");
+    if (rc < 0)
+        return rc;
+    ram = st_guest_ram_at(b->ram, b->nram, 0, ST_MAP_EBDA);
     high = st_guest_ram_at(b->ram, b->nram, ST_MAP_HIGH, p.low - ST_MAP_HIGH);
-    assert(high);
-    rc = look_at_kernel(b, &p, err);
-    if (rc == 0)
-        rc = place_kernel(b, &p, err);
-    if (rc == 0)
-        rc = place_initrd(b, &p, err);
-    if (rc == 0)
-        rc = check_cmdline(b, &p, err);
-    if (rc == 0)
-        rc = file_read(&b->kernel, "kernel", p.payload_at,
-                       high + (p.load - ST_MAP_HIGH), p.payload_len, err);
+    assert(ram && high);
+    rc = file_read(&b->kernel, "kernel", p.payload_at,
+                   high + (p.load - ST_MAP_HIGH), p.payload_len, err);
     if (rc == 0 && b->initrd)
         rc = file_read(b->initrd, "initrd", 0, high + (p.initrd - ST_MAP_HIGH),
                        p.initrd_len, err);

@@ -47,6 +47,10 @@ struct st_boot_regs {
     struct st_boot_segment code, data; /* DS, ES, FS, GS and SS are DATA */
 };
 
+/* Check the files, and that all fits; nothing is written. 0 or -errno as
+ * st_boot_linux, with a sentence. Blocks on the files. */
+int st_boot_linux_check(const struct st_boot_linux *b, struct st_err *err);
+
 /* Check the files, write all that the kernel needs into guest memory, and fill
  * REGS. 0; or -EINVAL (no kernel that can be booted so, or does not fit), or
  * -errno of reading, with a sentence. Blocks on the files. */

@@ -57,6 +57,8 @@ kvm_capabilities(struct st_kvm *k, const char *path, unsigned n,
     };
     int version = ioctl(k->fd, KVM_GET_API_VERSION, 0);
 
+    if (version < 0)
+        return st_err_set(err, ENOTSUP, "%s is no KVM; " ST_KVM_ELSE, path);
     if (version != KVM_VERSION)
         return st_err_set(
             err, ENOTSUP,
@@ -133,7 +135,7 @@ st_kvm_open(const char *path, unsigned n, struct st_kvm *k, struct st_err *err)
     *k = (struct st_kvm){.fd = -1, .vm = -1};
     k->fd = open(path, O_RDWR | O_CLOEXEC);
     if (k->fd < 0)
-        return st_err_set(err, errno, "%s: %s; " ST_KVM_ELSE, path,
+        return st_err_set(err, ENOTSUP, "%s: %s; " ST_KVM_ELSE, path,
                           st_strerror(-errno));
     rc = kvm_capabilities(k, path, n, err);
     if (rc < 0)

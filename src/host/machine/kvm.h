@@ -39,8 +39,8 @@ struct st_kvm {
 enum { ST_KVM_TSS = 0xfffbd000 }; /* 3 pages that Intel's real mode needs */
 
 /* Open PATH, "/dev/kvm", and make a machine of N vCPUs at most: without memory
- * or vCPUs. 0, or -errno with a sentence: -ENOENT, -EACCES, ... as PATH says;
- * -ENOTSUP: it lacks what we need. */
+ * or vCPUs. 0, or -errno with a sentence: -ENOTSUP: it is not there, not ours,
+ * or lacks what we need. */
 int st_kvm_open(const char *path, unsigned n, struct st_kvm *k,
                 struct st_err *err);
 

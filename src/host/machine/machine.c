@@ -11,18 +11,30 @@
 
 /* ---- Made and freed ---- */
 
+/* Any one will do, or it must be able to run a stock kernel. */
 static int
-make_kvm(struct st_machine *m, struct st_err *err)
+open_kvm(const char *path, unsigned cpus, bool any, struct st_kvm *k,
+         struct st_err *err)
 {
-    const struct st_machine_opts *o = &m->opts;
-    const char *path = o->kvm ? o->kvm : "/dev/kvm";
-    int rc = st_kvm_open(path, o->cpus, &m->kvm, err);
+    int rc;
 
-    if (rc == 0 && !o->any_kvm) {
-        rc = st_kvm_check(&m->kvm, err);
+    path = path ? path : "/dev/kvm";
+    rc = st_kvm_open(path, cpus, k, err);
+    if (rc == 0 && !any) {
+        rc = st_kvm_check(k, err);
         if (rc < 0)
             st_err_prefix(err, "%s", path);
     }
+    return rc;
+}
+
+int
+st_machine_try_kvm(const char *path, struct st_err *err)
+{
+    struct st_kvm k;
+    int rc = open_kvm(path, 1, false, &k, err);
+
+    st_kvm_close(&k);
     return rc;
 }
 
@@ -80,7 +92,7 @@ st_machine_create(const struct st_machine_opts *opts, struct st_machine **out,
     m->parked = true;
     m->task.run = machine_look;
     st_list_init(&m->calls);
-    rc = make_kvm(m, err);
+    rc = open_kvm(opts->kvm, opts->cpus, opts->any_kvm, &m->kvm, err);
     if (rc == 0)
         rc =
             st_machine_ram_create(opts->memory, opts->huge_pages, &m->ram, err);

@@ -76,10 +76,14 @@ struct st_machine_opts {
 };
 
 /* 0, or -errno with a sentence: -EINVAL (a file is not what it should be, or
- * memory or cpus are out of range), -ENOTSUP (KVM is not what we need),
- * -ENOMEM, or what opening a file gives. */
+ * memory or cpus are out of range), -ENOTSUP (KVM is not there, or not what we
+ * need), -ENOMEM, or what opening a file gives. */
 int st_machine_create(const struct st_machine_opts *opts,
                       struct st_machine **out, struct st_err *err);
+
+/* Can the KVM at PATH (NULL: "/dev/kvm") run a stock kernel? 0 or -errno as
+ * st_machine_create, with a sentence. It takes a moment. */
+int st_machine_try_kvm(const char *path, struct st_err *err);
 
 /* Never started, or stopped: after rc 0 of st_machine_stop. The functions'
  * hosts are no more. NULL is fine. */

@@ -150,24 +150,49 @@ guest_ram(const struct st_machine_ram *r,
     return r->parts;
 }
 
+/* What is booted, and the memory that it is written to. */
+struct linux_boot {
+    struct st_boot_file initrd;
+    struct st_guest_ram ram[ST_MACHINE_RAM_PARTS];
+    struct st_e820 e820[ST_E820_MAX];
+    struct st_boot_linux what; /* borrows all of it */
+};
+
+static void
+describe_linux(const struct st_platform *p, struct linux_boot *l)
+{
+    l->initrd = (struct st_boot_file){p->initrd, p->initrd_name};
+    l->what = (struct st_boot_linux){
+        .ram = l->ram,
+        .nram = guest_ram(&p->machine->ram, l->ram),
+        .e820 = l->e820,
+        .kernel = {p->kernel, p->kernel_name},
+        .initrd = p->initrd >= 0 ? &l->initrd : NULL,
+        .cmdline = p->cmdline,
+    };
+    l->what.ne820 = st_e820(l->ram, l->what.nram, true, l->e820);
+}
+
+/* What is wrong with the files is said now, not when the guest starts. */
+static int
+check_linux(const struct st_platform *p, struct st_err *err)
+{
+    struct linux_boot l;
+
+    describe_linux(p, &l);
+    return st_boot_linux_check(&l.what, err);
+}
+
 static int
 boot_linux(struct st_platform *p, struct st_err *err)
 {
     struct st_machine *m = p->machine;
-    const struct st_boot_file initrd = {p->initrd, p->initrd_name};
-    struct st_guest_ram ram[ST_MACHINE_RAM_PARTS];
-    struct st_e820 e820[ST_E820_MAX];
-    struct st_boot_linux b = {.ram = ram,
-                              .e820 = e820,
-                              .kernel = {p->kernel, p->kernel_name},
-                              .initrd = p->initrd >= 0 ? &initrd : NULL,
-                              .cmdline = p->cmdline};
+    struct linux_boot l;
     struct st_boot_regs regs;
     int rc;
 
-    b.nram = guest_ram(&m->ram, ram);
-    b.ne820 = st_e820(ram, b.nram, true, e820);
-    rc = st_boot_linux(&b, &regs, err);
+    describe_linux(p, &l);
+    rc = st_boot_linux(&l.what, &regs, err);
     if (rc < 0)
         return rc;
     st_acpi_place(
@@ -385,8 +410,9 @@ st_platform_init(struct st_platform *p, struct st_machine *m,
     p->machine = m;
     p->kernel = p->initrd = -1;
     rc = open_files(p, err);
-    if (rc == 0 && m->opts.bios)
-        rc = load_bios(p, m->opts.bios, err);
+    if (rc == 0)
+        rc = m->opts.bios ? load_bios(p, m->opts.bios, err)
+                          : check_linux(p, err);
     if (rc < 0)
         return rc;
     guest_ram(&m->ram, ram);

@@ -69,11 +69,12 @@ what_is_no_kvm_is_refused(void **state)
     struct st_err err;
 
     (void)state;
-    assert_int_equal(st_kvm_open("/nowhere/kvm", 1, &k, &err), -ENOENT);
+    assert_int_equal(st_kvm_open("/nowhere/kvm", 1, &k, &err), -ENOTSUP);
     assert_non_null(strstr(err.text, "/nowhere/kvm"));
     assert_non_null(strstr(err.text, "strata serve"));
     st_kvm_close(&k);
     assert_int_equal(st_kvm_open("/dev/null", 1, &k, &err), -ENOTSUP);
+    assert_non_null(strstr(err.text, "/dev/null is no KVM"));
     st_kvm_close(&k);
 }
 

@@ -455,7 +455,9 @@ wrong_options_are_one_sentence(void **s)
     assert_string_equal(err.text, "65 CPUs: expected 1 to 64");
     o.cpus = 1;
     o.kvm = "/nowhere/kvm";
-    assert_int_equal(st_machine_create(&o, &m, &err), -ENOENT);
+    assert_int_equal(st_machine_create(&o, &m, &err), -ENOTSUP);
+    assert_int_equal(st_machine_try_kvm(o.kvm, &err), -ENOTSUP);
+    assert_non_null(strstr(err.text, "/nowhere/kvm: No such file"));
 }
 
 static void
@@ -480,6 +482,8 @@ wrong_files_are_one_sentence(void **s)
     o.kernel = "/nowhere/kernel";
     assert_int_equal(st_machine_create(&o, &m, &err), -ENOENT);
     o.kernel = "/dev/null";
+    assert_int_equal(st_machine_create(&o, &m, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "is not a regular file"));
     o.initrd = "/nowhere/initrd";
     assert_int_equal(st_machine_create(&o, &m, &err), -ENOENT);
     assert_non_null(strstr(err.text, "/nowhere/initrd"));
