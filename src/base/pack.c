@@ -89,7 +89,7 @@ void *
 st_pack_new(void (*walk)(struct st_pack *k, void *arg), void *arg, size_t head,
             size_t *len)
 {
-    struct st_pack k = {.at = head};
+    struct st_pack k = {.at = head, .version = UINT32_MAX};
     uint8_t *p;
 
     walk(&k, arg);
@@ -97,7 +97,8 @@ st_pack_new(void (*walk)(struct st_pack *k, void *arg), void *arg, size_t head,
     p = malloc(*len ? *len : 1);
     if (!p)
         return NULL;
-    k = (struct st_pack){.p = p, .at = head, .len = *len};
+    k = (struct st_pack){
+        .p = p, .at = head, .len = *len, .version = UINT32_MAX};
     walk(&k, arg);
     return p;
 }

@@ -25,14 +25,19 @@ struct st_pack {
     size_t at, len;
     bool reading;
     bool bad; /* too short, or a value that cannot be; then all are 0 */
+    /* Of the list, for one that has grown: when it is written the latest,
+     * UINT32_MAX; who reads an older one says which. */
+    uint32_t version;
 };
 
 /* A buffer of LEN bytes at P to be read. */
 static inline struct st_pack
 st_pack_reader(const void *p, size_t len)
 {
-    return (struct st_pack){
-        .p = (uint8_t *)(uintptr_t)p, .len = len, .reading = true};
+    return (struct st_pack){.p = (uint8_t *)(uintptr_t)p,
+                            .len = len,
+                            .reading = true,
+                            .version = UINT32_MAX};
 }
 
 /* Was all of it read, and was it what it should be? */
@@ -45,11 +50,22 @@ st_pack_done(const struct st_pack *k)
 /* SIZE bytes at V, as they are. */
 void st_pack_bytes(struct st_pack *k, void *v, size_t size);
 
+/* 1 byte. */
 void st_pack_u8(struct st_pack *k, uint8_t *v);
+
+/* 2 bytes. */
 void st_pack_u16(struct st_pack *k, uint16_t *v);
+
+/* 4 bytes. */
 void st_pack_u32(struct st_pack *k, uint32_t *v);
+
+/* 8 bytes. */
 void st_pack_u64(struct st_pack *k, uint64_t *v);
+
+/* 8 bytes, two's complement. */
 void st_pack_i64(struct st_pack *k, int64_t *v);
+
+/* 1 byte: a value that is neither 0 nor 1 is bad. */
 void st_pack_flag(struct st_pack *k, bool *v);
 
 /* How many of something, or an index: at most MAX. */
