@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Write the seed corpora of fuzz_fw_cfg and fuzz_machine_io: what drivers and
-firmware do. The forms are described in those files, in src/host/machine. Names
+"""Write the seed corpora of fuzz_fw_cfg, fuzz_machine_io and
+fuzz_machine_saved: what drivers and firmware do, and files of saved machines. The forms are described in those files, in src/host/machine. Names
 say what a file is for. Running it again gives the same."""
 import os
 import struct
@@ -137,8 +137,76 @@ MACHINE_IO = {
 }
 
 
+# ---- Saved machines: what src/host/machine's walk functions list ----
+
+def section(name, body, version=1):
+    return struct.pack("<32sIIQ", name.encode(), version, 0, len(body)) + \
+        body + bytes(-len(body) % 8)
+
+
+def saved(*sections, odd=0):
+    body = b"".join(sections)
+    head = struct.pack("<8sIIQQQIIII", b"StrataVM", 1, len(sections), len(body),
+                       16 << 20, 65536, 0, 0, 0, 0)
+    return bytes([odd]) + head + body
+
+
+def queue(text, size):
+    return text + bytes(size - len(text)) + struct.pack("<II", 0, len(text))
+
+
+def serial_state(rx=b"", tx=b"", waits=b"", ier=3):
+    return bytes([ier, 0xc1, 3, 8, 0xb0, 0x5a, 12, 0, 0, 1]) + queue(rx, 16) + \
+        queue(tx, 16) + queue(waits, 1024) + b"\0"
+
+
+def shape(cpus=1, functions=(), firmware=1):
+    return struct.pack("<QIBBI", 16 << 20, cpus, 0, firmware, 2000000) + \
+        struct.pack("<I", len(functions)) + \
+        b"".join(struct.pack("<I128s32s", *f) for f in functions) + \
+        struct.pack("<II", 1, 3) + struct.pack("<I", 1) + bytes(40)
+
+
+def vcpu(xsave=4096, msrs=2):
+    return bytes(144 + 312) + struct.pack("<I", xsave) + bytes(xsave) + \
+        bytes(392 + 128 + 1024 + 64 + 4 + 16) + struct.pack("<I", msrs) + \
+        bytes(12 * msrs)
+
+
+PM = struct.pack("<HHHBIQ", 1, 1, 1, 2, 0x80000000, 5 * 10**9)
+PCI = struct.pack("<I", 0x80000004) + bytes(256)
+CMOS = struct.pack("<I128sqq", 5, b"\x12" * 128, 1000, 7)
+BOARD = (section("serial 0", serial_state(b"ab", b"cd", b"efg")),
+         section("pm", PM), section("pci", PCI), section("cmos", CMOS),
+         section("misc", b"\1\2\3"),
+         section("fw_cfg", struct.pack("<HQI", 0x19, 4, 0)))
+CHIPS = section("chips", bytes(3 * 520 + 112))
+
+MACHINE_SAVED = {
+    "board": saved(*BOARD),
+    "kvm": saved(section("machine", shape()), section("vcpu 0", vcpu()), CHIPS),
+    "functions": saved(section("machine", shape(
+        2, ((3, b"nvme0", b"nvme"), (4, b"nvme1", b"nvme")), 0))),
+    "serial-full": saved(section("serial 0", serial_state(
+        b"0123456789abcdef", b"fedcba9876543210", b"x" * 1024))),
+    "serial-odd": saved(section("serial 0", serial_state(
+        ier=0xff)[:-1] + b"\2")),
+    "short": saved(section("pm", PM[:-1]), section("cmos", CMOS + b"\0")),
+    "long-ago": saved(section("cmos", struct.pack(
+        "<I128sqq", 200, b"", -2**63, 2**63 - 1))),
+    "newer": saved(section("pm", PM, 2), section("cmos", CMOS, 0)),
+    "vcpu-huge": saved(section("vcpu 0", vcpu()[:456] + b"\xff" * 8)),
+    "vcpu-msrs": saved(section("vcpu 0", vcpu(msrs=0)[:-4] + b"\xff" * 4)),
+    "no-names": saved(section("", b""), section("x" * 32, b"y")),
+    "cut": saved(*BOARD)[:-8],
+    "as-it-is": saved(*BOARD, odd=1),
+    "nothing": saved(),
+}
+
+
 def main():
-    for folder, seeds in (("fw_cfg", FW_CFG), ("machine_io", MACHINE_IO)):
+    for folder, seeds in (("fw_cfg", FW_CFG), ("machine_io", MACHINE_IO),
+                          ("machine_saved", MACHINE_SAVED)):
         out = os.path.join(HERE, folder)
         os.makedirs(out, exist_ok=True)
         for name, data in seeds.items():

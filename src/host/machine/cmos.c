@@ -54,6 +54,9 @@ enum {
 #define UPDATE_NS UINT64_C(244000)
 #define SECOND_NS UINT64_C(1000000000)
 
+/* Seconds: more than the years that CMOS has. */
+#define AHEAD_MAX (INT64_C(400000) * 365 * 86400)
+
 struct st_cmos {
     struct st_region region;
     struct st_space *ports; /* borrowed */
@@ -305,6 +308,26 @@ st_cmos_destroy(struct st_cmos *c)
     st_space_remove(c->ports, &c->region);
     pthread_mutex_destroy(&c->lock);
     free(c);
+}
+
+void
+st_cmos_walk(struct st_pack *k, void *cmos)
+{
+    struct st_cmos *c = cmos;
+    uint32_t index;
+
+    pthread_mutex_lock(&c->lock);
+    index = c->index;
+    st_pack_count(k, &index, BYTES - 1);
+    st_pack_bytes(k, c->byte, sizeof(c->byte));
+    st_pack_i64(k, &c->ahead);
+    st_pack_i64(k, &c->updated);
+    c->index = (uint8_t)index;
+    if (c->ahead < -AHEAD_MAX || c->ahead > AHEAD_MAX) {
+        k->bad = true;
+        c->ahead = 0;
+    }
+    pthread_mutex_unlock(&c->lock);
 }
 
 void

@@ -12,6 +12,7 @@
 #ifndef ST_CMOS_H
 #define ST_CMOS_H
 
+#include "pack.h"
 #include "space.h"
 
 struct st_cmos;
@@ -46,5 +47,9 @@ void st_cmos_destroy(struct st_cmos *c);
 
 /* What a reset does to it: memory and time stay. Any thread. */
 void st_cmos_reset(struct st_cmos *c);
+
+/* What is saved of it (saved.h), version 1: the clock goes on with the host's.
+ * No vCPU runs. */
+void st_cmos_walk(struct st_pack *k, void *cmos);
 
 #endif

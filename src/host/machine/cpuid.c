@@ -162,6 +162,81 @@ st_cpuid_shape(struct kvm_cpuid2 *c, const struct st_cpuid_opts *o, unsigned id,
     }
 }
 
+/* Words of features: a bit that is on is something that a guest may use. */
+static const struct {
+    uint32_t function, index;
+    bool eax, ebx, ecx, edx;
+} features[] = {
+    {LEAF_FEATURES, 0, false, false, true, true},
+    {LEAF_EXTENDED, 0, false, true, true, true},
+    {LEAF_EXTENDED, 1, true, false, false, true},
+    {LEAF_XSAVE, 0, true, false, false, true},
+    {LEAF_XSAVE, 1, true, false, false, false},
+    {0x40000001u, 0, true, false, false, false}, /* KVM's own */
+    {LEAF_AMD_FEATURES, 0, false, false, true, true},
+    {0x80000007u, 0, false, false, false, true},
+    {LEAF_AMD_SIZES, 0, false, true, false, false},
+};
+
+/* What of A's features B lacks. */
+static bool
+lacks(const struct kvm_cpuid_entry2 *a, const struct kvm_cpuid_entry2 *b,
+      unsigned i)
+{
+    static const struct kvm_cpuid_entry2 nothing;
+
+    if (!a)
+        return false;
+    b = b ? b : &nothing;
+    return (features[i].eax && a->eax & ~b->eax) ||
+           (features[i].ebx && a->ebx & ~b->ebx) ||
+           (features[i].ecx && a->ecx & ~b->ecx) ||
+           (features[i].edx && a->edx & ~b->edx);
+}
+
+int
+st_cpuid_adopt(struct st_kvm *k, const struct kvm_cpuid_entry2 *e, unsigned n,
+               struct st_err *err)
+{
+    size_t size =
+        sizeof(*k->cpuid) + ST_KVM_CPUID_MAX * sizeof(k->cpuid->entries[0]);
+    struct kvm_cpuid2 *c = calloc(1, size);
+    const struct kvm_cpuid_entry2 *was, *is;
+    int rc = 0;
+
+    if (!c || n > ST_KVM_CPUID_MAX) {
+        free(c);
+        return st_err_set(err, c ? EINVAL : ENOMEM, "%s",
+                          c ? "CPUID of the saved machine is too long"
+                            : "no memory");
+    }
+    c->nent = n;
+    memcpy(c->entries, e, n * sizeof(*e));
+    was = find(c, 0, 0);
+    is = find(k->cpuid, 0, 0);
+    if (!was || !is || was->ebx != is->ebx || was->ecx != is->ecx ||
+        was->edx != is->edx)
+        rc = st_err_set(err, EINVAL,
+                        "the saved machine had a CPU of another maker");
+    for (unsigned i = 0; rc == 0 && i < sizeof(features) / sizeof(features[0]);
+         i++) {
+        uint32_t function = features[i].function, index = features[i].index;
+
+        if (lacks(find(c, function, index), find(k->cpuid, function, index), i))
+            rc = st_err_set(err, EINVAL,
+                            "this host's CPU lacks what the saved machine's "
+                            "had: CPUID leaf 0x%x",
+                            function);
+    }
+    if (rc == 0) {
+        free(k->cpuid);
+        k->cpuid = c;
+    } else {
+        free(c);
+    }
+    return rc;
+}
+
 int
 st_cpuid_set(const struct st_kvm *k, int fd, const struct st_cpuid_opts *o,
              unsigned id, unsigned n)

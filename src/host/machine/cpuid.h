@@ -18,6 +18,12 @@ struct st_cpuid_opts {
 void st_cpuid_shape(struct kvm_cpuid2 *from, const struct st_cpuid_opts *o,
                     unsigned id, unsigned n);
 
+/* What KVM supports (k->cpuid) becomes what it did for a machine that is
+ * restored: N entries at E, which this host's CPU can be. 0, or -EINVAL with a
+ * sentence: it cannot. */
+int st_cpuid_adopt(struct st_kvm *k, const struct kvm_cpuid_entry2 *e,
+                   unsigned n, struct st_err *err);
+
 /* Give it to the vCPU of FD. 0 or -errno. */
 int st_cpuid_set(const struct st_kvm *k, int fd, const struct st_cpuid_opts *o,
                  unsigned id, unsigned n);

@@ -12,92 +12,19 @@
 #include <string.h>
 
 #include "address_map.h"
-#include "cmos.h"
-#include "fw_cfg.h"
 #include "list.h"
-#include "misc.h"
-#include "pci_host.h"
-#include "pm.h"
-#include "pvpanic.h"
-#include "serial.h"
+#include "test_board.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { RAM = 1 << 20, VECTORS = 4 };
+enum { VECTORS = 4 };
 
 static struct machine {
-    struct st_space *ports, *memory;
-    struct st_serial *serial;
-    struct st_cmos *cmos;
-    struct st_pm *pm;
-    struct st_pci_bus *bus;
-    struct st_misc *misc;
-    struct st_pvpanic *pvpanic;
-    struct st_fw_cfg *cfg;
+    struct board board;
     struct st_pci pci;
     struct st_pci_host host;
     struct st_region bar[2]; /* of BARs 0 and 2 */
-    uint8_t *ram;
-    uint64_t ns;
-    bool level;
-    bool full; /* the host has no room for serial output */
 } m;
-
-static void
-line(void *arg, bool level)
-{
-    (void)arg;
-    if (level == m.level)
-        abort(); /* only changes are told */
-    m.level = level;
-}
-
-static void
-no_line(void *arg, bool level)
-{
-    (void)arg;
-    (void)level;
-}
-
-static bool
-send(void *arg, uint8_t byte)
-{
-    (void)arg;
-    (void)byte;
-    return !m.full;
-}
-
-static void
-nothing(void *arg)
-{
-    (void)arg;
-}
-
-static void
-no_byte(void *arg, uint8_t byte)
-{
-    (void)arg;
-    (void)byte;
-}
-
-static uint64_t
-now(void *arg)
-{
-    (void)arg;
-    return m.ns += 1234567;
-}
-
-static void
-no_panic(void *arg, bool goes_on)
-{
-    (void)arg;
-    (void)goes_on;
-}
-
-static const struct st_pvpanic_ops pvpanic_ops = {no_panic};
-static const struct st_serial_ops serial_ops = {line, send, nothing};
-static const struct st_pm_ops pm_ops = {no_line, nothing, nothing, now};
-static const struct st_misc_ops misc_ops = {nothing, no_byte};
 
 /* ---- A PCI function, and its place ---- */
 
@@ -147,7 +74,7 @@ bars_moved(struct st_pci_host *h)
         uint64_t to = st_pci_bar_address(&m.pci, 2 * i);
 
         if (to != m.bar[i].start)
-            st_space_move(m.memory, &m.bar[i], to); /* may be taken */
+            st_space_move(m.board.memory, &m.bar[i], to); /* may be taken */
     }
 }
 
@@ -169,50 +96,31 @@ make_pci(void)
         m.bar[i] = (struct st_region){.ops = &bar_ops,
                                       .start = ST_SPACE_NOWHERE,
                                       .size = i ? 4096 : 16384};
-    if (st_pci_bus_add(m.bus, 3, 0, &m.pci) < 0)
+    if (st_pci_bus_add(m.board.bus, 3, 0, &m.pci) < 0)
         return -1;
-    st_pci_bus_place_bars(m.bus, 0);
+    st_pci_bus_place_bars(m.board.bus, 0);
     return 0;
 }
 
 static void
-make(void)
+make(uint8_t *ram)
 {
-    const struct st_cmos_options cmos = {
-        .ram_low = RAM, .cpus = 1, .now_ns = now};
-    const struct st_guest_ram ram = {0, RAM, m.ram};
-
-    if (st_space_create(0x10000, &m.ports) < 0 ||
-        st_space_create(UINT64_MAX, &m.memory) < 0 ||
-        st_serial_create(m.ports, ST_SERIAL_COM1, &serial_ops, NULL,
-                         &m.serial) < 0 ||
-        st_cmos_create(m.ports, &cmos, &m.cmos) < 0 ||
-        st_pm_create(m.ports, &pm_ops, NULL, &m.pm) < 0 ||
-        st_misc_create(m.ports, &misc_ops, NULL, &m.misc) < 0 ||
-        st_pvpanic_create(m.ports, &pvpanic_ops, NULL, &m.pvpanic) < 0 ||
-        st_fw_cfg_create(m.ports, &ram, 1, 1, &m.cfg) < 0 ||
-        st_fw_cfg_add_e820(m.cfg, true) < 0 ||
-        st_pci_bus_create(m.ports, m.memory, m.pm, &m.bus) < 0 ||
-        make_pci() < 0)
+    memset(&m, 0, sizeof(m));
+    m.board.ram = ram;
+    m.board.step = 1234567;
+    board_make(&m.board);
+    if (make_pci() < 0)
         abort();
 }
 
 static void
 unmake(void)
 {
-    st_pci_bus_remove(m.bus, 3, 0);
+    st_pci_bus_remove(m.board.bus, 3, 0);
     for (unsigned i = 0; i < 2; i++)
-        st_space_remove(m.memory, &m.bar[i]);
+        st_space_remove(m.board.memory, &m.bar[i]);
     st_pci_fini(&m.pci);
-    st_pci_bus_destroy(m.bus);
-    st_fw_cfg_destroy(m.cfg);
-    st_pvpanic_destroy(m.pvpanic);
-    st_misc_destroy(m.misc);
-    st_pm_destroy(m.pm);
-    st_cmos_destroy(m.cmos);
-    st_serial_destroy(m.serial);
-    st_space_destroy(m.memory);
-    st_space_destroy(m.ports);
+    board_unmake(&m.board);
 }
 
 /* ---- What happens ---- */
@@ -237,25 +145,20 @@ host(unsigned what)
 
     switch (what & 7) {
     case 0:
-        st_serial_receive(m.serial, &byte, 1);
+        st_serial_receive(m.board.serial, &byte, 1);
         break;
     case 1:
-        m.full = !m.full;
-        st_serial_writable(m.serial);
+        m.board.full = !m.board.full;
+        st_serial_writable(m.board.serial);
         break;
     case 2:
         st_pci_raise(&m.pci, what >> 3);
         break;
     case 3:
-        m.ns += UINT64_C(300) * 1000000000;
+        m.board.ns += UINT64_C(300) * 1000000000;
         break;
     case 4:
-        st_serial_reset(m.serial);
-        st_cmos_reset(m.cmos);
-        st_pm_reset(m.pm);
-        st_misc_reset(m.misc);
-        st_fw_cfg_reset(m.cfg);
-        st_pci_bus_reset(m.bus);
+        board_reset(&m.board);
         break;
     default:
         st_pci_line(&m.pci, what & 8);
@@ -265,11 +168,7 @@ host(unsigned what)
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    uint8_t *ram = m.ram ? m.ram : calloc(1, RAM);
-
-    memset(&m, 0, sizeof(m));
-    m.ram = ram;
-    make();
+    make(m.board.ram ? m.board.ram : calloc(1, BOARD_RAM));
     while (size >= 4) {
         unsigned place = data[1], offset = data[2] | data[3] << 8;
         bool memory = data[0] & 0x80;
@@ -290,7 +189,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             data += a.len;
             size -= a.len;
         }
-        if (!st_space_access(memory ? m.memory : m.ports, &a))
+        if (!st_space_access(memory ? m.board.memory : m.board.ports, &a))
             abort(); /* nothing is deferred here */
         if (!a.write && a.len < 8 && a.value >> 8 * a.len)
             abort(); /* no more than was asked for */

@@ -443,6 +443,21 @@ st_fw_cfg_destroy(struct st_fw_cfg *f)
 }
 
 void
+st_fw_cfg_walk(struct st_pack *k, void *fw_cfg)
+{
+    struct st_fw_cfg *f = fw_cfg;
+    uint64_t offset;
+
+    pthread_mutex_lock(&f->lock);
+    offset = f->offset;
+    st_pack_u16(k, &f->key);
+    st_pack_u64(k, &offset);
+    st_pack_u32(k, &f->dma_high);
+    f->offset = offset;
+    pthread_mutex_unlock(&f->lock);
+}
+
+void
 st_fw_cfg_reset(struct st_fw_cfg *f)
 {
     pthread_mutex_lock(&f->lock);

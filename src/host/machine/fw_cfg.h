@@ -16,6 +16,7 @@
 
 #include "acpi.h"
 #include "address_map.h"
+#include "pack.h"
 #include "space.h"
 
 struct st_fw_cfg;
@@ -38,6 +39,10 @@ void st_fw_cfg_destroy(struct st_fw_cfg *f);
 
 /* As after power-on. Any thread. */
 void st_fw_cfg_reset(struct st_fw_cfg *f);
+
+/* What is saved of it (saved.h), version 1: what the guest reads, not what
+ * there is to be read. No vCPU runs. */
+void st_fw_cfg_walk(struct st_pack *k, void *fw_cfg);
 
 /* ---- Set-up: before a vCPU runs ---- */
 

@@ -80,8 +80,8 @@ call_run(struct st_task *t)
     c->done(c, c->rc);
 }
 
-static void
-answer(struct st_machine *m, struct st_machine_call *c, int rc)
+void
+machine_answer(struct st_machine *m, struct st_machine_call *c, int rc)
 {
     c->rc = rc;
     c->task.run = call_run;
@@ -105,7 +105,7 @@ answer_all(struct st_machine *m, unsigned bit, int rc)
         if (c->wait != bit)
             continue;
         st_list_remove(&c->link);
-        answer(m, c, rc);
+        machine_answer(m, c, rc);
     }
 }
 
@@ -200,7 +200,7 @@ reset_begin(struct st_machine *m)
 static void
 machine_step(struct st_machine *m)
 {
-    if (m->resetting || m->stopped)
+    if (m->resetting || m->stopped || machine_is_saving(m))
         return;
     if (holds(m, HELD_STOP)) {
         st_vcpus_quit(&m->vcpus);
@@ -284,11 +284,11 @@ void
 st_machine_pause(struct st_machine *m, struct st_machine_call *c)
 {
     if (holds(m, HELD_STOP)) {
-        answer(m, c, -ESHUTDOWN);
+        machine_answer(m, c, -ESHUTDOWN);
         return;
     }
     if (holds(m, HELD_START | HELD_PAUSE | HELD_END)) {
-        answer(m, c, -EBUSY);
+        machine_answer(m, c, -EBUSY);
         return;
     }
     atomic_fetch_add(&m->pauses, 1);
@@ -301,12 +301,19 @@ void
 st_machine_resume(struct st_machine *m, struct st_machine_call *c)
 {
     if (holds(m, HELD_STOP) || !holds(m, HELD_PAUSE)) {
-        answer(m, c, holds(m, HELD_STOP) ? -ESHUTDOWN : -EBUSY);
+        machine_answer(m, c, holds(m, HELD_STOP) ? -ESHUTDOWN : -EBUSY);
         return;
     }
+    if (machine_is_saving(m)) {
+        machine_answer(m, c, -EBUSY);
+        return;
+    }
+    machine_thaw(m);
+    if (m->parked)
+        st_vcpus_were_paused(&m->vcpus);
     let_go(m, HELD_PAUSE);
     answer_all(m, HELD_PAUSE, 0); /* it was, or would have been */
-    answer(m, c, 0);
+    machine_answer(m, c, 0);
     machine_happened(m, MACHINE_LOOK);
 }
 
@@ -314,9 +321,14 @@ void
 st_machine_reset(struct st_machine *m, struct st_machine_call *c)
 {
     if (holds(m, HELD_STOP | HELD_START)) {
-        answer(m, c, holds(m, HELD_STOP) ? -ESHUTDOWN : -EBUSY);
+        machine_answer(m, c, holds(m, HELD_STOP) ? -ESHUTDOWN : -EBUSY);
         return;
     }
+    if (machine_is_saving(m) || !(m->firmware || m->platform.kernel >= 0)) {
+        machine_answer(m, c, machine_is_saving(m) ? -EBUSY : -ENOTSUP);
+        return;
+    }
+    m->frozen = false; /* functions are held still */
     let_go(m, HELD_END);
     call_wait(m, c, HELD_RESET);
     hold(m, HELD_RESET);
@@ -328,9 +340,10 @@ st_machine_stop(struct st_machine *m, struct st_machine_call *c)
 {
     answer_all(m, HELD_PAUSE, -ESHUTDOWN);
     if (m->stopped) {
-        answer(m, c, 0);
+        machine_answer(m, c, 0);
         return;
     }
+    machine_save_cancel(m);
     call_wait(m, c, HELD_STOP);
     hold(m, HELD_STOP);
     machine_happened(m, MACHINE_LOOK);

@@ -66,6 +66,11 @@ make_vcpus(struct st_machine *m, struct st_err *err)
 static int
 check(const struct st_machine_opts *o, struct st_err *err)
 {
+    if (o->restore && o->bios)
+        return st_err_set(err, EINVAL,
+                          "a machine that is restored has its firmware");
+    if (o->restore)
+        return 0;
     if (!o->cpus || o->cpus > ST_MACHINE_CPUS_MAX)
         return st_err_set(err, EINVAL, "%u CPUs: expected 1 to %d", o->cpus,
                           ST_MACHINE_CPUS_MAX);
@@ -91,11 +96,19 @@ st_machine_create(const struct st_machine_opts *opts, struct st_machine **out,
     atomic_store(&m->held, HELD_START);
     m->parked = true;
     m->task.run = machine_look;
+    m->from_fd = -1;
+    m->firmware = opts->bios;
     st_list_init(&m->calls);
-    rc = open_kvm(opts->kvm, opts->cpus, opts->any_kvm, &m->kvm, err);
+    rc = opts->restore ? machine_restore_open(m, err) : 0;
     if (rc == 0)
-        rc =
-            st_machine_ram_create(opts->memory, opts->huge_pages, &m->ram, err);
+        rc = open_kvm(opts->kvm, m->opts.cpus, opts->any_kvm, &m->kvm, err);
+    if (rc == 0 && m->shape &&
+        (rc = st_cpuid_adopt(&m->kvm, m->shape->cpuid, m->shape->ncpuid, err)) <
+            0)
+        st_err_prefix(err, "'%s'", opts->restore);
+    if (rc == 0)
+        rc = st_machine_ram_create(m->opts.memory, opts->huge_pages, &m->ram,
+                                   err);
     if (rc == 0 && (rc = st_irq_init(&m->irq, &m->kvm)) < 0)
         st_err_set(err, -rc, "KVM routes no interrupts: %s", st_strerror(rc));
     if (rc == 0 && ((rc = st_space_create(0x10000, &m->ports)) < 0 ||
@@ -121,6 +134,9 @@ st_machine_destroy(struct st_machine *m)
     if (!m)
         return;
     st_vcpus_quit(&m->vcpus);
+    machine_restore_close(m);
+    for (unsigned i = 0; i < m->nfunctions; i++)
+        free(m->function[i].saving.blob);
     for (unsigned i = 0; i < m->nfunctions; i++)
         st_platform_remove_pci(&m->platform, m->function[i].slot);
     for (unsigned i = 0; i < m->nfunctions; i++)
@@ -203,7 +219,7 @@ st_machine_add_pci(struct st_machine *m, const struct st_machine_pci *f,
 int
 st_machine_boot_from(struct st_machine *m, const char *name, struct st_err *err)
 {
-    if (!m->opts.bios)
+    if (!m->firmware)
         return st_err_set(err, ENOTSUP, "a boot order needs firmware");
     if (m->norder == ST_MACHINE_SLOTS)
         return st_err_set(err, EINVAL, "more than %d boot devices",
@@ -236,7 +252,7 @@ machine_power_on(struct st_machine *m, struct st_err *err)
 int
 st_machine_start(struct st_machine *m, struct st_err *err)
 {
-    int rc = machine_power_on(m, err);
+    int rc = m->from ? machine_restore(m, err) : machine_power_on(m, err);
 
     if (rc == 0 && m->norder &&
         (rc = st_platform_boot_order(&m->platform, m->order, m->norder)) < 0)

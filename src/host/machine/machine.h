@@ -64,6 +64,11 @@ struct st_machine_opts {
     unsigned cpus;
     bool noxsave; /* the CPU has no XSAVE, nor what needs it */
 
+    /* A machine that st_machine_save has saved: then memory, cpus, noxsave and
+     * firmware are those of the file, and a kernel is only for resets: without
+     * one a machine that had one is not reset, but ends. */
+    const char *restore;
+
     /* Either a Linux kernel, a bzImage, ... */
     const char *kernel, *initrd, *cmdline; /* initrd, cmdline: may be NULL */
     const char *bios; /* ... or firmware: an image for the end of 4 GiB */
@@ -108,8 +113,10 @@ int st_machine_add_pci(struct st_machine *m, const struct st_machine_pci *f,
 int st_machine_boot_from(struct st_machine *m, const char *name,
                          struct st_err *err);
 
-/* Load what it boots and let the vCPUs run. 0, or -errno with a sentence; then
- * it can only be stopped. The I/O loops run. */
+/* Load what it boots, or what was saved, and let the vCPUs run. 0, or -errno
+ * with a sentence; then it can only be stopped. The I/O loops run. With
+ * opts.restore the home loop turns until the functions are what they were:
+ * -EINVAL where they are not the same, by slot, name and kind. */
 int st_machine_start(struct st_machine *m, struct st_err *err);
 
 /* An asynchronous call: the caller fills done (and arg) and owns the memory
@@ -117,6 +124,7 @@ int st_machine_start(struct st_machine *m, struct st_err *err);
 struct st_machine_call {
     void (*done)(struct st_machine_call *c, int rc);
     void *arg;
+    struct st_err err; /* out: of a freeze and a save, a sentence when rc < 0 */
     /* Private. */
     struct st_list link;
     struct st_task task;
@@ -130,9 +138,24 @@ void st_machine_pause(struct st_machine *m, struct st_machine_call *c);
 /* Let them run on. rc -EBUSY: it was not paused by st_machine_pause. */
 void st_machine_resume(struct st_machine *m, struct st_machine_call *c);
 
+/* One that is paused by st_machine_pause becomes still: what is under way at
+ * its functions ends within TIMEOUT_NS, and they take up nothing more, until it
+ * is resumed. Its disks are then what they will be for who restores it. -EBUSY
+ * (it is not paused), -ENOTSUP (a function cannot be saved), -ETIMEDOUT, ... */
+void st_machine_freeze(struct st_machine *m, uint64_t timeout_ns,
+                       struct st_machine_call *c);
+
+/* Save one that is frozen as PATH (copied): see saved.h for the file. It stays
+ * as it is: who resumes it has a disk that goes on, too. Other calls but the
+ * stop, which ends it, are -EBUSY meanwhile. -EBUSY (it is not frozen),
+ * -ENOTSUP (a guest of the guest's runs), or what writing says. */
+void st_machine_save(struct st_machine *m, const char *path,
+                     struct st_machine_call *c);
+
 /* As its reset button: also one that has switched itself off, or failed, starts
  * again. A pause stays. rc -EBUSY: it has not been started, or is being
- * stopped; or what loading what it boots gives. */
+ * saved; -ENOTSUP: it was restored without its kernel; or what loading what it
+ * boots gives. */
 void st_machine_reset(struct st_machine *m, struct st_machine_call *c);
 
 /* Stop for good: the vCPUs end where they are, functions are touched by nobody

@@ -157,6 +157,20 @@ st_misc_reset(struct st_misc *m)
     pthread_mutex_unlock(&m->lock);
 }
 
+void
+st_misc_walk(struct st_pack *k, void *misc)
+{
+    struct st_misc *m = misc;
+
+    pthread_mutex_lock(&m->lock);
+    st_pack_u8(k, &m->system_a);
+    st_pack_u8(k, &m->system_b);
+    st_pack_u8(k, &m->post);
+    m->system_a |= SYSTEM_A_A20;
+    m->system_b &= SYSTEM_B_WRITABLE | SYSTEM_B_REFRESH;
+    pthread_mutex_unlock(&m->lock);
+}
+
 uint8_t
 st_misc_post_code(struct st_misc *m)
 {

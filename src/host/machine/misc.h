@@ -13,6 +13,7 @@
 #ifndef ST_MISC_H
 #define ST_MISC_H
 
+#include "pack.h"
 #include "space.h"
 
 struct st_misc;
@@ -35,6 +36,9 @@ void st_misc_destroy(struct st_misc *m);
 
 /* As after power-on. Any thread. */
 void st_misc_reset(struct st_misc *m);
+
+/* What is saved of it (saved.h), version 1. No vCPU runs. */
+void st_misc_walk(struct st_pack *k, void *misc);
 
 /* What was written to port 0x80 last. Any thread. */
 uint8_t st_misc_post_code(struct st_misc *m);

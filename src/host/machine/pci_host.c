@@ -28,6 +28,8 @@ enum {
 
 enum { ENABLE = 1u << 31, LATCHED = 0x80fffffc };
 
+enum { BRIDGE_CONFIG = 256 }; /* bytes that the bridge has of it */
+
 struct st_pci_bus {
     struct st_region config, ecam;
     struct st_space *ports, *memory; /* borrowed */
@@ -319,6 +321,24 @@ st_pci_bus_destroy(struct st_pci_bus *b)
     st_pci_fini(&b->bridge);
     pthread_mutex_destroy(&b->lock);
     free(b);
+}
+
+void
+st_pci_bus_walk(struct st_pack *k, void *bus)
+{
+    struct st_pci_bus *b = bus;
+
+    pthread_mutex_lock(&b->lock);
+    st_pack_u32(k, &b->address);
+    b->address &= LATCHED;
+    for (unsigned i = 0; i < BRIDGE_CONFIG; i += 4) {
+        uint32_t word = st_pci_config_read(&b->bridge, i, 4);
+
+        st_pack_u32(k, &word);
+        if (k->reading && !k->bad)
+            st_pci_config_write(&b->bridge, i, 4, word);
+    }
+    pthread_mutex_unlock(&b->lock);
 }
 
 void

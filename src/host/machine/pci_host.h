@@ -14,6 +14,7 @@
 #ifndef ST_PCI_HOST_H
 #define ST_PCI_HOST_H
 
+#include "pack.h"
 #include "pm.h"
 #include "space.h"
 
@@ -58,5 +59,9 @@ void st_pci_bus_place_bars(struct st_pci_bus *b, uint64_t high);
 /* Forget the address that was latched, and reset the host bridge; the other
  * functions are their owners' business. */
 void st_pci_bus_reset(struct st_pci_bus *b);
+
+/* What is saved of it (saved.h), version 1 itself: functions are saved by
+ * themselves. No vCPU runs. */
+void st_pci_bus_walk(struct st_pack *k, void *bus);
 
 #endif

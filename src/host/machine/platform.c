@@ -4,6 +4,7 @@
  */
 #include "platform.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -212,7 +213,12 @@ int
 st_platform_boot(struct st_platform *p, struct st_err *err)
 {
     /* Firmware is where the vCPUs' reset state leads. */
-    return p->machine->opts.bios ? 0 : boot_linux(p, err);
+    if (p->machine->firmware)
+        return 0;
+    if (p->kernel < 0)
+        return st_err_set(err, ENOTSUP,
+                          "the machine was restored without its kernel");
+    return boot_linux(p, err);
 }
 
 /* ---- Firmware ---- */
@@ -245,6 +251,21 @@ load_bios(struct st_platform *p, const char *path, struct st_err *err)
     if (st_machine_ram_set_rom(&p->machine->ram, image, (uint64_t)n) < 0)
         return st_err_set(err, ENOMEM, "no memory");
     return 0;
+}
+
+/* It is in the file of a machine that is restored. */
+static int
+restore_bios(struct st_platform *p, struct st_err *err)
+{
+    const struct st_saved_section *rom =
+        st_saved_find(p->machine->from, ST_PLATFORM_ROM);
+
+    if (!rom || rom->len < BIOS_MIN || rom->len > BIOS_MAX ||
+        rom->len % BIOS_MIN)
+        return st_err_set(err, EINVAL, "the saved machine has no firmware");
+    return st_machine_ram_set_rom(&p->machine->ram, rom->data, rom->len) < 0
+               ? st_err_set(err, ENOMEM, "no memory")
+               : 0;
 }
 
 static int
@@ -334,7 +355,7 @@ make_misc(struct st_platform *p)
 {
     const struct st_machine *m = p->machine;
     bool debug =
-        m->opts.bios && m->opts.log && m->opts.log->level >= ST_LOG_DEBUG;
+        m->firmware && m->opts.log && m->opts.log->level >= ST_LOG_DEBUG;
 
     return st_misc_create(m->ports, debug ? &misc_debug_ops : &misc_ops, p,
                           &p->misc);
@@ -410,9 +431,10 @@ st_platform_init(struct st_platform *p, struct st_machine *m,
     p->machine = m;
     p->kernel = p->initrd = -1;
     rc = open_files(p, err);
-    if (rc == 0)
-        rc = m->opts.bios ? load_bios(p, m->opts.bios, err)
-                          : check_linux(p, err);
+    if (rc == 0 && m->firmware)
+        rc = m->from ? restore_bios(p, err) : load_bios(p, m->opts.bios, err);
+    else if (rc == 0 && p->kernel >= 0)
+        rc = check_linux(p, err);
     if (rc < 0)
         return rc;
     guest_ram(&m->ram, ram);
@@ -431,7 +453,7 @@ st_platform_init(struct st_platform *p, struct st_machine *m,
         rc = st_pvpanic_create(m->ports, &pvpanic_ops, p, &p->pvpanic);
     if (rc == 0)
         rc = make_cmos(p);
-    if (rc == 0 && m->opts.bios)
+    if (rc == 0 && m->firmware)
         rc = make_fw_cfg(p, ram, m->ram.parts);
     return rc < 0 ? st_err_set(err, -rc, "no memory") : 0;
 }
@@ -474,4 +496,27 @@ st_platform_reset(struct st_platform *p)
     st_misc_reset(p->misc);
     if (p->fw_cfg)
         st_fw_cfg_reset(p->fw_cfg);
+}
+
+unsigned
+st_platform_saved(struct st_platform *p,
+                  struct st_saved_device out[static ST_PLATFORM_SAVED])
+{
+    const struct st_saved_device all[] = {
+        {"serial 0", 1, st_serial_walk, p->serial[0].serial},
+        {"serial 1", 1, st_serial_walk, p->serial[1].serial},
+        {"pm", 1, st_pm_walk, p->pm},
+        {"pci", 1, st_pci_bus_walk, p->bus},
+        {"cmos", 1, st_cmos_walk, p->cmos},
+        {"misc", 1, st_misc_walk, p->misc},
+        {"fw_cfg", 1, st_fw_cfg_walk, p->fw_cfg},
+    };
+    unsigned n = 0;
+
+    static_assert(sizeof(all) / sizeof(all[0]) <= ST_PLATFORM_SAVED,
+                  "ST_PLATFORM_SAVED");
+    for (unsigned i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        if (all[i].device)
+            out[n++] = all[i];
+    return n;
 }

@@ -12,9 +12,13 @@
 #include "misc.h"
 #include "pci_host.h"
 #include "pvpanic.h"
+#include "saved.h"
 #include "serial.h"
 
 struct st_machine;
+
+enum { ST_PLATFORM_SAVED = 16 }; /* devices that are saved, at most */
+#define ST_PLATFORM_ROM "rom"    /* the section of firmware's image */
 
 /* A serial port of the board, between its device and its console. */
 struct st_platform_serial {
@@ -65,6 +69,10 @@ void st_platform_remove_pci(struct st_platform *p, unsigned slot);
  * is no firmware. */
 int st_platform_boot_order(struct st_platform *p, const unsigned *slot,
                            unsigned n);
+
+/* What is saved of the board: each of its devices. Returns how many. */
+unsigned st_platform_saved(struct st_platform *p,
+                           struct st_saved_device out[ST_PLATFORM_SAVED]);
 
 /* All devices as after power-on. The vCPUs are parked. */
 void st_platform_reset(struct st_platform *p);

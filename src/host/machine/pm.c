@@ -37,6 +37,7 @@ struct st_pm {
     pthread_mutex_t lock; /* all below */
     uint16_t status, enable, control;
     uint8_t reset_control;
+    uint64_t ahead; /* of the host's clock, ns: it was saved elsewhere */
     uint32_t timer; /* as of this access */
     uint32_t seen;  /* the timer, when its carry was looked at */
     bool level;     /* of the SCI */
@@ -54,11 +55,17 @@ ticks(uint64_t ns)
                       ns % second * ST_PM_TIMER_HZ / second);
 }
 
+static uint64_t
+now(const struct st_pm *p)
+{
+    return p->ops->now_ns(p->arg) + p->ahead;
+}
+
 /* Look at the clock: the status bit is set when the highest bit changed. */
 static void
 update_timer(struct st_pm *p)
 {
-    p->timer = ticks(p->ops->now_ns(p->arg));
+    p->timer = ticks(now(p));
     if ((p->timer ^ p->seen) >> 31)
         p->status |= STATUS_TIMER;
     p->seen = p->timer;
@@ -168,7 +175,7 @@ power_on(struct st_pm *p)
     p->status = p->enable = 0;
     p->control = CONTROL_SCI_ENABLE;
     p->reset_control = 0;
-    p->seen = ticks(p->ops->now_ns(p->arg));
+    p->seen = ticks(now(p));
 }
 
 int
@@ -205,6 +212,31 @@ st_pm_destroy(struct st_pm *p)
     st_space_remove(p->ports, &p->region);
     pthread_mutex_destroy(&p->lock);
     free(p);
+}
+
+void
+st_pm_walk(struct st_pack *k, void *pm)
+{
+    struct st_pm *p = pm;
+    uint64_t time;
+
+    pthread_mutex_lock(&p->lock);
+    time = now(p);
+    st_pack_u16(k, &p->status);
+    st_pack_u16(k, &p->enable);
+    st_pack_u16(k, &p->control);
+    st_pack_u8(k, &p->reset_control);
+    st_pack_u32(k, &p->seen);
+    st_pack_u64(k, &time);
+    if (k->reading) {
+        p->enable &= ENABLE_WRITABLE;
+        p->control =
+            (uint16_t)((p->control & CONTROL_WRITABLE) | CONTROL_SCI_ENABLE);
+        p->reset_control &= RESET_WRITABLE;
+        p->ahead += time - now(p); /* it stood still */
+        update_line(p);
+    }
+    pthread_mutex_unlock(&p->lock);
 }
 
 void

@@ -14,6 +14,7 @@
 #ifndef ST_PM_H
 #define ST_PM_H
 
+#include "pack.h"
 #include "space.h"
 
 struct st_pm;
@@ -49,6 +50,10 @@ void st_pm_destroy(struct st_pm *p);
 
 /* As after power-on; the timer goes on. Any thread. */
 void st_pm_reset(struct st_pm *p);
+
+/* What is saved of it (saved.h), version 1: the timer stands still meanwhile.
+ * No vCPU runs. */
+void st_pm_walk(struct st_pack *k, void *pm);
 
 /* Port 0xcf9, by one byte. Any thread. */
 uint8_t st_pm_reset_control_read(struct st_pm *p);

@@ -416,6 +416,56 @@ st_serial_writable(struct st_serial *s)
     pthread_mutex_unlock(&s->lock);
 }
 
+static void
+walk_fifo(struct st_pack *k, struct fifo *f)
+{
+    uint32_t first = f->first, n = f->n;
+
+    st_pack_bytes(k, f->byte, sizeof(f->byte));
+    st_pack_count(k, &first, FIFO - 1);
+    st_pack_count(k, &n, FIFO);
+    f->first = first;
+    f->n = n;
+}
+
+static void
+walk_queue(struct st_pack *k, struct st_serial *s)
+{
+    uint32_t first = s->queue_first, n = s->queued;
+
+    st_pack_bytes(k, s->queue, sizeof(s->queue));
+    st_pack_count(k, &first, ST_SERIAL_QUEUE - 1);
+    st_pack_count(k, &n, ST_SERIAL_QUEUE);
+    st_pack_flag(k, &s->was_full);
+    s->queue_first = first;
+    s->queued = n;
+}
+
+void
+st_serial_walk(struct st_pack *k, void *serial)
+{
+    struct st_serial *s = serial;
+
+    pthread_mutex_lock(&s->lock);
+    st_pack_u8(k, &s->ier);
+    st_pack_u8(k, &s->fcr);
+    st_pack_u8(k, &s->lcr);
+    st_pack_u8(k, &s->mcr);
+    st_pack_u8(k, &s->msr);
+    st_pack_u8(k, &s->scratch);
+    st_pack_bytes(k, s->divisor, sizeof(s->divisor));
+    st_pack_flag(k, &s->overrun);
+    st_pack_flag(k, &s->empty_told);
+    walk_fifo(k, &s->rx);
+    walk_fifo(k, &s->tx);
+    walk_queue(k, s);
+    if (k->reading) {
+        drain(s);
+        update_line(s);
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
 void
 st_serial_stats(struct st_serial *s, struct st_serial_stats *out)
 {

@@ -18,6 +18,7 @@
 
 #include <stddef.h>
 
+#include "pack.h"
 #include "space.h"
 
 struct st_serial;
@@ -57,6 +58,10 @@ void st_serial_destroy(struct st_serial *s);
 
 /* As after power-on. Input that waits stays. */
 void st_serial_reset(struct st_serial *s);
+
+/* What is saved of it (saved.h), version 1, with what waits in either
+ * direction. No vCPU runs. */
+void st_serial_walk(struct st_pack *k, void *serial);
 
 /* LEN bytes have come for the guest. Returns how many of them it takes; the
  * others can come again after room. Any thread. */

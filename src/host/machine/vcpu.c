@@ -313,6 +313,13 @@ st_vcpus_park(struct st_vcpus *g)
 }
 
 void
+st_vcpus_were_paused(struct st_vcpus *g)
+{
+    for (unsigned i = 0; i < g->n; i++)
+        ioctl(g->vcpu[i].fd, KVM_KVMCLOCK_CTRL, 0); /* fails without one */
+}
+
+void
 st_vcpus_quit(struct st_vcpus *g)
 {
     if (!g->vcpu)

@@ -118,6 +118,11 @@ void st_vcpus_run(struct st_vcpus *g);
  * is in ends first. */
 bool st_vcpus_park(struct st_vcpus *g);
 
+/* Their clocks have gone on while they were parked: a guest that has KVM's
+ * clock is told, so that it does not take it for a hang. They are parked still.
+ */
+void st_vcpus_were_paused(struct st_vcpus *g);
+
 /* Say all of R. */
 void st_vcpu_report_print(const struct st_vcpu_report *r,
                           const struct st_log *log);
