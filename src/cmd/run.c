@@ -22,6 +22,7 @@ enum {
     CMDLINE,
     BIOS,
     BOOT,
+    RESTORE,
     ANY_KVM,
     CHECK_KVM,
     MEMORY,
@@ -57,6 +58,10 @@ static const struct st_cmd_option run_options[] = {
      0, 0, 0},
     {"boot", ST_CMD_TEXT, "ID[,ID]...",
      "controllers that firmware boots from, in order", 0, 0, 0},
+    {"restore", ST_CMD_TEXT, "FILE",
+     "go on with the machine that save-machine of strata ctl wrote, with the\n"
+     "      same controllers and disks; --kernel is then for resets",
+     0, 0, 0},
     {"any-kvm", ST_CMD_FLAG, NULL,
      "also a KVM that cannot run a stock kernel: firmware may do with less", 0,
      0, 0},
@@ -165,6 +170,24 @@ check_boot_order(struct run *r, struct st_err *err)
     return 0;
 }
 
+/* What a saved machine has, it cannot be given. */
+static int
+check_restore(const struct st_cmd_args *a, struct st_err *err)
+{
+    static const unsigned its[] = {BIOS, BOOT, MEMORY, CPUS, CPU};
+
+    for (unsigned i = 0; i < sizeof(its) / sizeof(its[0]); i++)
+        if (a->text[its[i]])
+            return st_err_set(err, EINVAL,
+                              "--%s excludes --restore, the saved machine has "
+                              "its own",
+                              run_options[its[i]].name);
+    if (!a->text[KERNEL] && (a->text[INITRD] || a->text[CMDLINE]))
+        return st_err_set(err, EINVAL, "--%s is of --kernel",
+                          a->text[INITRD] ? "initrd" : "cmdline");
+    return 0;
+}
+
 static int
 check_machine(struct run *r, struct st_err *err)
 {
@@ -173,13 +196,14 @@ check_machine(struct run *r, struct st_err *err)
     if (a->text[CHECK_KVM])
         return st_err_set(err, EINVAL,
                           "check-kvm is of the command line, not a setting");
-
+    if (a->text[RESTORE])
+        return check_restore(a, err);
     if (!a->text[KERNEL] == !a->text[BIOS])
         return st_err_set(err, EINVAL, "%s",
                           a->text[BIOS] ? "--kernel and --bios exclude each "
                                           "other"
-                                        : "nothing to boot, expected --kernel "
-                                          "or --bios");
+                                        : "nothing to boot, expected --kernel, "
+                                          "--bios or --restore");
     if (a->text[BIOS] && (a->text[INITRD] || a->text[CMDLINE]))
         return st_err_set(err, EINVAL, "--%s is of --kernel",
                           a->text[INITRD] ? "initrd" : "cmdline");
@@ -226,13 +250,15 @@ machine_event(void *arg, enum st_machine_event e)
 {
     struct run *r = arg;
     const struct st_log *log = &r->serving.server.world.notice;
+    struct st_machine_stats s;
 
     switch (e) {
     case ST_MACHINE_OFF:
         st_info(log, "the guest has switched off");
         break;
     case ST_MACHINE_RESET:
-        if (!r->args.text[NO_REBOOT]) {
+        st_machine_stats(st_graph_machine(r->serving.server.graph), &s);
+        if (s.state != ST_MACHINE_ENDED) {
             st_info(log, "the guest has reset the machine");
             return;
         }
@@ -244,7 +270,8 @@ machine_event(void *arg, enum st_machine_event e)
         break;
     case ST_MACHINE_PANICKED:
         st_info(log, "the guest has panicked");
-        if (!r->args.text[NO_REBOOT])
+        st_machine_stats(st_graph_machine(r->serving.server.graph), &s);
+        if (s.state != ST_MACHINE_ENDED)
             return;
         r->panicked = true;
         break;
@@ -331,6 +358,7 @@ run_set_up(struct st_server *server, struct st_err *err)
         .noxsave = a->number[CPU],
         .any_kvm = a->text[ANY_KVM],
         .bios = a->text[BIOS] && !*a->text[BIOS] ? SEABIOS : a->text[BIOS],
+        .restore = a->text[RESTORE],
         .kernel = a->text[KERNEL],
         .initrd = a->text[INITRD],
         .cmdline = a->text[CMDLINE] ? a->text[CMDLINE] : "console=ttyS0",

@@ -103,7 +103,12 @@ static const unsigned calls_kvm[] = {
     KVM_GET_MP_STATE, KVM_SET_MP_STATE,    KVM_GET_VCPU_EVENTS,
     KVM_GET_IRQCHIP,  KVM_SET_VCPU_EVENTS, KVM_SET_IRQCHIP,
     KVM_GET_PIT2,     KVM_SET_PIT2,        KVM_TRANSLATE,
+    KVM_GET_CLOCK,    KVM_SET_CLOCK,       KVM_KVMCLOCK_CTRL,
+    KVM_GET_TSC_KHZ,  KVM_SET_TSC_KHZ,     KVM_GET_NESTED_STATE,
     TCSETS,           KVM_CHECK_EXTENSION};
+
+/* The file of a saved machine takes the place of an older one. */
+static const char *const calls_machine[] = {"rename", "renameat", "renameat2"};
 
 #define CALLS_COUNT(list) (sizeof(list) / sizeof((list)[0]))
 
@@ -231,8 +236,11 @@ calls_build(struct calls *c, const struct st_sandbox_opts *o)
                    CALLS_COUNT(calls_sanitizer));
     calls_list(c, SCMP_ACT_ALLOW, calls_allowed, CALLS_COUNT(calls_allowed));
     calls_guarded(c);
-    if (o->kvm)
+    if (o->kvm) {
         calls_ioctl(c, calls_kvm, CALLS_COUNT(calls_kvm));
+        calls_list(c, SCMP_ACT_ALLOW, calls_machine,
+                   CALLS_COUNT(calls_machine));
+    }
     calls_sockets(c, o->nallow);
     if (o->new_loops)
         calls_rule(c, SCMP_ACT_ALLOW, "io_uring_setup");

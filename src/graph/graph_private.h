@@ -299,6 +299,7 @@ void graph_restore(struct st_graph_edit *e);
 void graph_pause_machine(struct st_graph_edit *e);
 void graph_resume_machine(struct st_graph_edit *e);
 void graph_reset_machine(struct st_graph_edit *e);
+void graph_save_machine(struct st_graph_edit *e);
 
 /* Stop the machine, then every controller. Each ends with
  * graph_door_stopped. */

@@ -77,6 +77,9 @@ verb_done(struct st_machine_call *call, int rc)
 
     if (rc == -EBUSY)
         st_err_set(&op->err, EBUSY, "the machine is not in a state for that");
+    else if (rc == -ENOTSUP)
+        st_err_set(&op->err, ENOTSUP,
+                   "the machine was restored without its kernel");
     else if (rc == -ESHUTDOWN)
         st_err_set(&op->err, ESHUTDOWN, "the machine is being stopped");
     graph_op_end(op, rc);
@@ -116,6 +119,98 @@ void
 graph_reset_machine(struct st_graph_edit *e)
 {
     verb_start(e, st_machine_reset);
+}
+
+/* ---- Save ----
+ *
+ *   frozen -> its disks flushed, so that they are what the file goes with
+ *          -> written
+ */
+
+static void
+save_written(struct st_machine_call *call, int rc)
+{
+    struct graph_op *op = st_container(call, struct graph_op, machine_call);
+
+    op->err = call->err;
+    graph_op_end(op, rc);
+}
+
+/* One thing less to wait for before the file. */
+static void
+save_step(struct graph_op *op)
+{
+    if (--op->left)
+        return;
+    if (op->rc < 0) {
+        graph_op_end(op, op->rc);
+        return;
+    }
+    op->machine_call.done = save_written;
+    st_machine_save(op->graph->machine.machine, op->text[0], &op->machine_call);
+}
+
+static void
+save_flushed(void *arg, int rc)
+{
+    struct graph_op *op = arg;
+
+    if (rc < 0 && op->rc == 0)
+        op->rc = st_err_set(&op->err, -rc,
+                            "the machine is not saved: a disk cannot be "
+                            "flushed");
+    save_step(op);
+}
+
+static void
+save_frozen(struct st_machine_call *call, int rc)
+{
+    struct graph_op *op = st_container(call, struct graph_op, machine_call);
+
+    if (rc < 0) {
+        op->err = call->err;
+        graph_op_end(op, rc);
+        return;
+    }
+    op->left = 1;
+    st_list_for(d, next, &op->graph->disks, struct graph_disk, link)
+    {
+        if (d->pub.leaving)
+            continue;
+        op->left++;
+        rc = graph_flush(op->graph, d, save_flushed, op);
+        if (rc)
+            save_flushed(op, rc < 0 ? rc : 0);
+    }
+    save_step(op);
+}
+
+void
+graph_save_machine(struct st_graph_edit *e)
+{
+    struct st_machine *m = e->graph->machine.machine;
+    struct graph_op *op;
+
+    if (!m) {
+        graph_fail(e, ENOENT, "there is no machine here");
+        return;
+    }
+    st_list_for(d, next, &e->graph->disks, struct graph_disk, link)
+    {
+        if (d->pub.leaving || (!d->pub.paused && !graph_disk_stopped(d)))
+            continue;
+        graph_fail(e, EBUSY,
+                   "%s: a machine with a disk that is %s cannot be "
+                   "saved",
+                   d->name, d->pub.paused ? "paused" : "stopped");
+        return;
+    }
+    op = graph_op_new(e, NULL, GRAPH_GOES_ON);
+    if (!op)
+        return;
+    op->machine_call.done = save_frozen;
+    /* A little earlier than the edit: the controller's sentence is better. */
+    st_machine_freeze(m, graph_left_ns(e) / 10 * 9, &op->machine_call);
 }
 
 /* ---- The end ---- */

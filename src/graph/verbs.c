@@ -379,6 +379,11 @@ static const struct st_verb verbs[] = {
      "press the reset button of the machine",
      {NULL},
      graph_reset_machine},
+    {"save-machine",
+     "FILE",
+     "write the machine, which is paused, to a file of the server's",
+     {"file"},
+     graph_save_machine},
     {"quit", "", "end as after SIGTERM", {NULL}, quit_start},
     {NULL, NULL, NULL, {NULL}, NULL},
 };
