@@ -41,6 +41,18 @@ enough(uint64_t size)
            size / s.mem_unit <= (uint64_t)s.totalram + s.totalswap;
 }
 
+/* It may be interrupted, by a signal or by an io_uring of ours. */
+static int
+allocate(int fd, int mode, uint64_t size)
+{
+    int rc;
+
+    do
+        rc = fallocate(fd, mode, 0, (off_t)size);
+    while (rc < 0 && errno == EINTR);
+    return rc < 0 ? -errno : 0;
+}
+
 int
 st_machine_ram_create(uint64_t size, bool huge, struct st_machine_ram *r,
                       struct st_err *err)
@@ -63,7 +75,7 @@ st_machine_ram_create(uint64_t size, bool huge, struct st_machine_ram *r,
         return st_err_set(err, EINVAL, "memory of %s: %s",
                           st_size_format(size, text), st_strerror(-errno));
     /* Huge pages are taken now, so that none is missing later. */
-    if (huge && fallocate(r->fd, 0, 0, (off_t)size) < 0)
+    if (huge && allocate(r->fd, 0, size) < 0)
         return st_err_set(err, EINVAL, "memory of %s: not that many huge pages",
                           st_size_format(size, text));
     r->host = mmap(NULL, size, PROT_READ | PROT_WRITE,
@@ -113,12 +125,16 @@ st_machine_ram_clear(struct st_machine_ram *r)
 {
     uint64_t n = st_min(r->rom_size, SHADOW_SIZE);
 
+    int rc = 0;
+
     /* A file of huge pages gives them back only to take them again. */
     if (r->huge)
         memset(r->host, 0, r->size);
-    else if (fallocate(r->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
-                       (off_t)r->size) < 0)
-        return -errno;
+    else
+        rc = allocate(r->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                      r->size);
+    if (rc < 0)
+        return rc;
     if (n)
         memcpy(r->host + SHADOW + SHADOW_SIZE - n, r->rom + r->rom_size - n, n);
     return 0;
