@@ -371,6 +371,7 @@ run_set_up(struct st_server *server, struct st_err *err)
         struct st_run_serial *s = &r->serial[i];
 
         s->key = machine_key;
+        s->hung_up = st_server_stop;
         s->arg = r;
         rc = st_run_serial_open(s, server->world.home, err);
         o.serial[i] = s->console;
@@ -401,7 +402,7 @@ run_ready(struct st_server *server)
         st_info(&server->world.notice, "%s", r->serving.settings.notice);
     for (unsigned i = 0; i < r->nserials; i++) {
         st_run_serial_keep(&r->serial[i]);
-        if (r->serial[i].raw)
+        if (r->serial[i].terminal.there)
             st_info(&server->world.notice,
                     "the terminal is the guest's; Ctrl-] and q quits");
     }
@@ -414,7 +415,7 @@ run_close(struct st_server *server)
     struct run *r = (struct run *)server;
 
     for (unsigned i = 0; i < r->nserials; i++)
-        st_run_serial_close_socket(&r->serial[i]);
+        st_run_serial_leave(&r->serial[i]);
     st_serving_close_sockets(server);
 }
 
@@ -453,8 +454,10 @@ run_all(struct run *r)
                                .over = run_over};
     int status;
 
-    for (unsigned i = 0; i < r->nserials; i++)
+    for (unsigned i = 0; i < r->nserials; i++) {
+        st_run_serial_claim(&r->serial[i]);
         socket[i] = r->serial[i].address.path;
+    }
     status = st_serving_run(&r->serving, &o);
     if (r->failed)
         return ST_EXIT_FAILED;

@@ -52,18 +52,32 @@ st_run_serial_parse(struct st_run_serial *s, const char *text,
                : 0;
 }
 
-/* Every key is the guest's, but output still begins lines at their left. */
+/* The process is stopped for a while: what a terminal has, its shell gets. */
 static void
-make_raw(struct st_run_serial *s)
+lend(void *arg, bool lent)
 {
-    struct termios t;
+    struct st_run_serial *s = arg;
 
-    if (!isatty(STDIN_FILENO) || tcgetattr(STDIN_FILENO, &s->saved) < 0)
-        return;
-    t = s->saved;
-    cfmakeraw(&t);
-    t.c_oflag |= OPOST;
-    s->raw = tcsetattr(STDIN_FILENO, TCSANOW, &t) == 0;
+    if (s->console)
+        st_console_lend(s->console, lent);
+}
+
+static void
+hung_up(void *arg)
+{
+    struct st_run_serial *s = arg;
+
+    s->hung_up(s->arg);
+}
+
+void
+st_run_serial_claim(struct st_run_serial *s)
+{
+    s->terminal.lend = lend;
+    s->terminal.hung_up = hung_up;
+    s->terminal.arg = s;
+    if (s->kind == ST_RUN_SERIAL_STDIO)
+        st_terminal_claim(&s->terminal);
 }
 
 /* Append to a file, or make it. */
@@ -94,10 +108,9 @@ st_run_serial_open(struct st_run_serial *s, struct st_loop *loop,
     case ST_RUN_SERIAL_NONE:
         return 0;
     case ST_RUN_SERIAL_STDIO:
-        make_raw(s);
         o.in = STDIN_FILENO;
         o.out = STDOUT_FILENO;
-        o.escape = s->raw ? s->key : NULL;
+        o.escape = s->terminal.there ? s->key : NULL;
         break;
     case ST_RUN_SERIAL_UNIX:
         rc = st_cmd_address_open(&s->address, err);
@@ -110,9 +123,12 @@ st_run_serial_open(struct st_run_serial *s, struct st_loop *loop,
         o.out = s->fd;
         break;
     }
-    if (rc == 0 && (rc = st_console_create(&o, &s->console)) < 0)
-        st_err_set(err, -rc, "--serial: %s", st_strerror(rc));
-    return rc;
+    if (rc < 0)
+        return rc;
+    rc = st_console_create(&o, &s->console);
+    if (rc == 0)
+        rc = st_terminal_open(&s->terminal, loop);
+    return rc < 0 ? st_err_set(err, -rc, "--serial: %s", st_strerror(rc)) : 0;
 }
 
 void
@@ -122,8 +138,9 @@ st_run_serial_keep(struct st_run_serial *s)
 }
 
 void
-st_run_serial_close_socket(struct st_run_serial *s)
+st_run_serial_leave(struct st_run_serial *s)
 {
+    st_terminal_restore(&s->terminal);
     st_cmd_address_close(&s->address);
 }
 
@@ -132,16 +149,14 @@ st_run_serial_close(struct st_run_serial *s)
 {
     st_console_destroy(s->console);
     s->console = NULL;
-    if (s->raw)
-        tcsetattr(STDIN_FILENO, TCSANOW, &s->saved);
-    s->raw = false;
+    st_terminal_close(&s->terminal);
     if (s->kind == ST_RUN_SERIAL_FILE && s->fd >= 0)
         close(s->fd);
     if (s->made)
         unlink(s->path);
     s->made = false;
     s->fd = -1;
-    st_run_serial_close_socket(s);
+    st_run_serial_leave(s);
     st_options_free(&s->options);
     memset(&s->options, 0, sizeof(s->options));
 }

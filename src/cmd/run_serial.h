@@ -5,11 +5,10 @@
 #ifndef ST_RUN_SERIAL_H
 #define ST_RUN_SERIAL_H
 
-#include <termios.h>
-
 #include "cmd.h"
 #include "console.h"
 #include "options.h"
+#include "terminal.h"
 
 enum st_run_serial_kind {
     ST_RUN_SERIAL_NONE,
@@ -27,10 +26,11 @@ struct st_run_serial {
     struct st_console *console;    /* owned */
     int fd;                        /* owned: of FILE; or -1 */
     bool made;                     /* FILE was, by us: it goes again */
-    bool raw;                      /* our terminal is, SAVED is what it was */
-    struct termios saved;
-    /* A key after the escape key, at a raw terminal. */
+    struct st_terminal terminal;   /* of STDIO, if it is one */
+    /* At a terminal: a key after the escape key; and nobody is there any more.
+     */
     void (*key)(void *arg, char key);
+    void (*hung_up)(void *arg);
     void *arg;
 };
 
@@ -39,6 +39,9 @@ struct st_run_serial {
 int st_run_serial_parse(struct st_run_serial *s, const char *text,
                         struct st_err *err);
 
+/* Before other threads start: a terminal's signals are ours from now on. */
+void st_run_serial_claim(struct st_run_serial *s);
+
 /* Open it; a console of LOOP. 0 or -errno with a sentence. */
 int st_run_serial_open(struct st_run_serial *s, struct st_loop *loop,
                        struct st_err *err);
@@ -46,8 +49,8 @@ int st_run_serial_open(struct st_run_serial *s, struct st_loop *loop,
 /* It was opened for something: a file that was made stays. */
 void st_run_serial_keep(struct st_run_serial *s);
 
-/* Remove the socket, if it is ours. */
-void st_run_serial_close_socket(struct st_run_serial *s);
+/* It is over: remove the socket, if it is ours; the terminal is as it was. */
+void st_run_serial_leave(struct st_run_serial *s);
 
 /* No port uses it any more. The terminal is as it was. Accepts zeroes, and a
  * second time. */

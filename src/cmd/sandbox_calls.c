@@ -105,7 +105,7 @@ static const unsigned calls_kvm[] = {
     KVM_GET_PIT2,     KVM_SET_PIT2,        KVM_TRANSLATE,
     KVM_GET_CLOCK,    KVM_SET_CLOCK,       KVM_KVMCLOCK_CTRL,
     KVM_GET_TSC_KHZ,  KVM_SET_TSC_KHZ,     KVM_GET_NESTED_STATE,
-    TCSETS,           KVM_CHECK_EXTENSION};
+    TCSETS,           TIOCGPGRP,           KVM_CHECK_EXTENSION};
 
 /* The file of a saved machine takes the place of an older one. */
 static const char *const calls_machine[] = {"rename", "renameat", "renameat2"};

@@ -329,6 +329,20 @@ st_console_create(const struct st_console_opts *opts, struct st_console **out)
 }
 
 void
+st_console_lend(struct st_console *c, bool lent)
+{
+    if (!lent) {
+        c->in_flags = unblock(c->opts.in);
+        c->out_flags = unblock(c->opts.out);
+        return;
+    }
+    if (c->in_flags >= 0)
+        fcntl(c->opts.in, F_SETFL, c->in_flags);
+    if (c->out_flags >= 0)
+        fcntl(c->opts.out, F_SETFL, c->out_flags);
+}
+
+void
 st_console_destroy(struct st_console *c)
 {
     if (!c)
@@ -344,10 +358,7 @@ st_console_destroy(struct st_console *c)
         st_watch_remove(c->loop, &c->watch_listen);
     if (c->opts.listen >= 0)
         close(c->opts.listen);
-    if (c->in_flags >= 0)
-        fcntl(c->opts.in, F_SETFL, c->in_flags);
-    if (c->out_flags >= 0)
-        fcntl(c->opts.out, F_SETFL, c->out_flags);
+    st_console_lend(c, true);
     pthread_mutex_destroy(&c->lock);
     free(c);
 }

@@ -43,6 +43,10 @@ int st_console_create(const struct st_console_opts *opts,
  * is possible at once. NULL is fine. */
 void st_console_destroy(struct st_console *c);
 
+/* LENT: its descriptors are as they were before it, since somebody else is to
+ * use them; nothing may turn the loop until they are C's again (not LENT). */
+void st_console_lend(struct st_console *c, bool lent);
+
 /* C is S's other end now; NULL: nobody's. Input that came before waits. Not
  * while a vCPU runs. */
 void st_console_attach(struct st_console *c, struct st_serial *s);
