@@ -287,6 +287,13 @@ head_of(const struct st_saved *s, size_t *len)
     return p;
 }
 
+/* The checksum of all sections, in the LEN bytes before RAM. */
+static uint32_t
+sections_sum(const uint8_t *p, size_t len)
+{
+    return st_crc32c(0, p + ST_SAVED_HEADER, len - ST_SAVED_HEADER);
+}
+
 /* Now that all is known. */
 static void
 seal(const struct st_saved *s, uint8_t *p, size_t len)
@@ -297,8 +304,7 @@ seal(const struct st_saved *s, uint8_t *p, size_t len)
                      .ram_size = le64_of(s->ram_size),
                      .ram_at = le64_of(s->ram_at),
                      .ram_sum = le32_of(s->ram_sum),
-                     .bytes_sum = le32_of(st_crc32c(0, p + ST_SAVED_HEADER,
-                                                    len - ST_SAVED_HEADER))};
+                     .bytes_sum = le32_of(sections_sum(p, len))};
 
     memcpy(h.magic, magic, sizeof(magic));
     h.sum = le32_of(st_crc32c(0, &h, ST_SAVED_HEADER - sizeof(h.sum)));
@@ -416,9 +422,7 @@ parse_head(struct st_saved *s, const void *p, size_t len, uint64_t file_size,
                           le32_get(h.version), VERSION);
     if (le32_get(h.sum) != st_crc32c(0, &h, ST_SAVED_HEADER - sizeof(h.sum)) ||
         st_saved_head(p, len) != len ||
-        le32_get(h.bytes_sum) != st_crc32c(0,
-                                           (const uint8_t *)p + ST_SAVED_HEADER,
-                                           len - ST_SAVED_HEADER))
+        le32_get(h.bytes_sum) != sections_sum(p, len))
         return damaged(err);
     *sections = le32_get(h.sections);
     s->ram_size = le64_get(h.ram_size);

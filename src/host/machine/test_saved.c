@@ -351,6 +351,76 @@ devices_refuse_what_is_not_theirs(void **state)
     unmake_boards();
 }
 
+/* Of device NAME, with the 8 bytes AT changed to VALUE. */
+static void
+refused_with(const char *name, size_t at, uint64_t value)
+{
+    struct st_saved_device d[BOARD_SAVED];
+    struct st_err err;
+
+    make_boards();
+    board_saved(&was, d);
+    for (unsigned i = 0; i < BOARD_SAVED; i++) {
+        struct st_saved *s;
+
+        if (strcmp(d[i].name, name) != 0)
+            continue;
+        s = calloc(1, sizeof(*s));
+        assert_int_equal(st_saved_take(s, &d[i]), 0);
+        assert_int_equal(st_saved_put(s, &d[i], &err), 0);
+        memcpy(s->section[0].data + at, &value, sizeof(value));
+        assert_int_equal(st_saved_put(s, &d[i], &err), -EINVAL);
+        assert_non_null(strstr(err.text, "make no sense"));
+        forget(s);
+    }
+    unmake_boards();
+}
+
+static void
+values_that_cannot_be_are_refused(void **state)
+{
+    (void)state;
+    refused_with("cmos", 0, 128);               /* the index */
+    refused_with("cmos", 132, INT64_MAX);       /* seconds ahead */
+    refused_with("cmos", 132, 1ULL << 63);      /* and behind */
+    refused_with("serial 0", 26, 16);           /* where its FIFO begins */
+    refused_with("serial 0", 26, 17ULL << 32);  /* and how much is in it */
+    refused_with("serial 0", 1083, 2ULL << 56); /* neither full nor not */
+}
+
+static void
+a_page_that_has_moved_is_damage(void **state)
+{
+    struct st_saved *s = sections(), *r = calloc(1, sizeof(*r));
+    struct st_machine_ram ram;
+    struct st_err err;
+    uint8_t page[4096];
+    int fd;
+
+    (void)state;
+    make_ram(16 * MIB, &ram);
+    memset(ram.host + MIB, 7, sizeof(page));
+    assert_int_equal(st_saved_write(s, &ram, file, &never, &err), 0);
+    memset(ram.host + MIB, 0, sizeof(page));
+    fd = open(file, O_RDWR);
+    assert_int_equal(st_saved_read(r, fd, &err), 0);
+    assert_int_equal(st_saved_read_ram(r, fd, &ram, &err), 0);
+    assert_int_equal(ram.host[MIB], 7);
+    memset(page, 0, sizeof(page));
+    assert_int_equal(pwrite(fd, page, sizeof(page), (off_t)(r->ram_at + MIB)),
+                     sizeof(page));
+    memset(page, 7, sizeof(page));
+    assert_int_equal(
+        pwrite(fd, page, sizeof(page), (off_t)(r->ram_at + 2 * MIB)),
+        sizeof(page));
+    assert_int_equal(st_saved_read_ram(r, fd, &ram, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "memory is damaged"));
+    close(fd);
+    st_machine_ram_destroy(&ram);
+    forget(s);
+    forget(r);
+}
+
 static int
 make_folder(void **state)
 {
@@ -381,6 +451,8 @@ main(void)
         cmocka_unit_test(clocks_go_on),
         cmocka_unit_test(the_rest_of_the_board_goes_on),
         cmocka_unit_test(devices_refuse_what_is_not_theirs),
+        cmocka_unit_test(values_that_cannot_be_are_refused),
+        cmocka_unit_test(a_page_that_has_moved_is_damage),
     };
 
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
