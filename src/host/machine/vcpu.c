@@ -144,12 +144,19 @@ kicked(int signal)
     (void)signal; /* it has interrupted KVM_RUN: that is all */
 }
 
+/* KVM_RUN ends at once from now on, or not. Any thread; the kernel reads it. */
+static void
+exit_at_once(struct st_vcpu *v, bool on)
+{
+    __atomic_store_n(&v->run->immediate_exit, on, __ATOMIC_RELEASE);
+}
+
 /* The exit that the guest is in ends inside KVM: what was read arrives in its
  * registers. */
 static void
 vcpu_settle(struct st_vcpu *v)
 {
-    v->run->immediate_exit = 1;
+    exit_at_once(v, true);
     while (ioctl(v->fd, KVM_RUN, 0) == 0)
         exit_handle(v);
 }
@@ -178,7 +185,7 @@ vcpu_wait(struct st_vcpu *v)
     while ((want = atomic_load(&g->want)) == ST_VCPU_PARK)
         pthread_cond_wait(&g->turn, &g->lock);
     g->stopped--;
-    v->run->immediate_exit = 0;
+    exit_at_once(v, false);
     pthread_mutex_unlock(&g->lock);
     return want == ST_VCPU_RUN;
 }
@@ -283,7 +290,7 @@ want(struct st_vcpus *g, enum st_vcpu_want w)
     for (unsigned i = 0; i < g->n; i++) {
         if (!g->vcpu[i].started || w == ST_VCPU_RUN)
             continue;
-        *(volatile __u8 *)&g->vcpu[i].run->immediate_exit = 1;
+        exit_at_once(&g->vcpu[i], true);
         pthread_kill(g->vcpu[i].thread, SIGRTMIN);
     }
 }
