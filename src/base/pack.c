@@ -25,7 +25,7 @@ st_pack_bytes(struct st_pack *k, void *v, size_t size)
     k->at += size;
 }
 
-/* A number of SIZE bytes: gives what it is after that. */
+/* A number of SIZE bytes, V if it is written: gives what it is after that. */
 static uint64_t
 number(struct st_pack *k, uint64_t v, size_t size)
 {
@@ -39,37 +39,37 @@ number(struct st_pack *k, uint64_t v, size_t size)
 void
 st_pack_u8(struct st_pack *k, uint8_t *v)
 {
-    *v = (uint8_t)number(k, *v, 1);
+    *v = (uint8_t)number(k, k->reading ? 0 : *v, 1);
 }
 
 void
 st_pack_u16(struct st_pack *k, uint16_t *v)
 {
-    *v = (uint16_t)number(k, *v, 2);
+    *v = (uint16_t)number(k, k->reading ? 0 : *v, 2);
 }
 
 void
 st_pack_u32(struct st_pack *k, uint32_t *v)
 {
-    *v = (uint32_t)number(k, *v, 4);
+    *v = (uint32_t)number(k, k->reading ? 0 : *v, 4);
 }
 
 void
 st_pack_u64(struct st_pack *k, uint64_t *v)
 {
-    *v = number(k, *v, 8);
+    *v = number(k, k->reading ? 0 : *v, 8);
 }
 
 void
 st_pack_i64(struct st_pack *k, int64_t *v)
 {
-    *v = (int64_t)number(k, (uint64_t)*v, 8);
+    *v = (int64_t)number(k, k->reading ? 0 : (uint64_t)*v, 8);
 }
 
 void
 st_pack_flag(struct st_pack *k, bool *v)
 {
-    uint64_t n = number(k, *v, 1);
+    uint64_t n = number(k, k->reading ? 0 : *v, 1);
 
     k->bad |= n > 1;
     *v = n == 1;
