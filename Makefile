@@ -25,7 +25,7 @@ all: build/build.ninja ## build build/strata (the default)
 run: ## install what is missing, build, show a first guest
 	tools/setup
 	$(MAKE) --no-print-directory all
-	tools/demo
+	DOOR=$(DOOR) tools/demo
 
 check: ## build and run all tests; last line: N passed, N failed, N skipped
 	tools/setup --check || true
@@ -51,8 +51,9 @@ fuzz: build-fuzz/build.ninja ## run every fuzz target for a while
 	tests/fuzz-run build-fuzz
 
 shell: all ## a prompt in that guest; DOOR=nbd, DISK=mem:64M for another one
+	@door=$$(DOOR=$(DOOR) tools/door) && \
 	tests/guest/run --shell --script tests/guest/scripts/demo \
-	    $(if $(DOOR),--door $(DOOR)) $(if $(DISK),--disk '$(DISK)')
+	    --door "$$door" $(if $(DISK),--disk '$(DISK)')
 
 docs: ## the reference into build/docs, which Doxygen must find complete
 	docs/make-docs build/docs

@@ -324,6 +324,18 @@ class Machine(Door):
     def names(self):
         return [f"/dev/nvme0n{i + 1}" for i in range(len(self.disks))]
 
+    def files(self):
+        """Give the images of this machine that disks are above. In an outer
+        guest each is a block device."""
+        found = re.findall(r"\bfile:(/[^,;]+)", " ".join(self.disks))
+        return dict(zip(found, (f"/dev/vd{x}" for x in "abcdefgh")))
+
+    def spec(self, disk):
+        if self.outer:
+            for path, device in self.files().items():
+                disk = disk.replace(path, device)
+        return disk
+
     def argv(self, trees, kernel, initrd, append):
         words = ",".join(["id=nvme0", *self.options.controller])
         argv = [self.strata(), "run", "--kernel", kernel, "--initrd", initrd,
@@ -339,7 +351,7 @@ class Machine(Door):
             argv += ["--no-reboot"]
         if self.faults:
             argv += ["--faults", self.rules()]
-        for spec in self.disks:
+        for spec in map(self.spec, self.disks):
             argv += ["--disk", spec if ",on=" in spec else f"{spec},on=nvme0"]
         return argv + self.more
 
@@ -389,7 +401,10 @@ class Machine(Door):
             "line": f"socket,path={line},server=off",
             "console-log": "file,path=" +
                            os.path.join(self.folder, "console.log")}
-        process = self.outer.start(trees, self.options.memory + 3072, 2, ports)
+        drives = [word for path in self.files() for word in
+                  ("-drive", f"file={path},format=raw,if=virtio")]
+        process = self.outer.start(trees, self.options.memory + 3072, 2, ports,
+                                   drives)
         status, said = self.outer.run("".join(
             f"truncate -s {size} {name}; " for name, size in self.images) +
             "start_machine")

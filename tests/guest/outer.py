@@ -27,7 +27,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 FIRMWARE = {"seabios": ("bios-256k.bin", "bios-microvm.bin"),
             "qemu": ("qboot.rom", "linuxboot_dma.bin", "pvh.bin",
                      "kvmvapic.bin")}
-MODULES = ("kvm-amd", "virtio_pci", "virtio_console")
+MODULES = ("kvm-amd", "virtio_pci", "virtio_console", "virtio_blk")
 # The kernel takes the emulated CPU for a real one of bad habits.
 QUIET = "mitigations=off"
 APPEND = "console=ttyS0 loglevel=5 panic=-1 oops=panic nosoftlockup " \
