@@ -27,8 +27,7 @@ enum { RAM = 64 << 10, ENTRY = 0x1000, EXITS_MAX = 10000 };
 static const char guest[] =
     "\xfa\xbe\x18\x10"         /* cli; mov si, text */
     "\xba\xf8\x03"             /* mov dx, 0x3f8 */
-    "\xac\x84\xc0\x74\x03\xee" /* next: lodsb; test al, al; jz off; out dx, al
-                                */
+    "\xac\x84\xc0\x74\x03\xee" /* next: lodsb; test al, al; jz off; out dx */
     "\xeb\xf8"                 /* jmp next */
     "\xba\x04\x06\xb8\x00\x34" /* off: mov dx, 0x604; mov ax, 0x3400 */
     "\xef\xf4\xcc"             /* out dx, ax; hlt; int3 */
@@ -81,7 +80,8 @@ static void
 panicked(void *arg, bool goes_on)
 {
     (void)arg;
-    fprintf(stderr, "the guest has panicked%s\n", goes_on ? ", once" : "");
+    fprintf(stderr, "the guest has panicked%s\n",
+            goes_on ? ", its crash kernel goes on" : "");
 }
 
 static const struct st_serial_ops serial_ops = {.line = line, .send = send};

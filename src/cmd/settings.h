@@ -57,9 +57,9 @@ struct st_settings {
     unsigned noptions, nkept;
 };
 
-/* One --nvme-pci, --nbd or --disk, as TEXT; a --nvme, which has gone out of
- * use, for a machine; an --allow-path. 0, or -EINVAL or
- * -ENOMEM with a sentence. S is zeroed, but for machine, before the first. */
+/* One --nvme-pci, --nbd or --disk, as TEXT; a machine's --nvme, which is
+ * deprecated; an --allow-path. 0, or -EINVAL or -ENOMEM with a sentence. S is
+ * zeroed, but for machine, before the first. */
 int st_settings_nvme(struct st_settings *s, const char *text,
                      struct st_err *err);
 int st_settings_nbd(struct st_settings *s, const char *text,

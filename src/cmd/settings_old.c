@@ -60,7 +60,8 @@ old_nvme_controller(struct st_settings *s, const char *where, const char *id,
     int rc;
 
     for (unsigned i = 0; i < s->nnvme; i++)
-        if (s->nvme[i].old && strcmp(s->nvme[i].id, id) == 0)
+        if (s->nvme[i].old && strcmp(s->nvme[i].id, id) == 0 &&
+            !s->nvme[i].port == !port)
             return 0;
     rc = settings_take_nvme(s, where, value, err);
     if (rc == 0)

@@ -516,7 +516,12 @@ nvme_as_it_was_is_a_controller_and_a_disk(void **state)
     assert_string_equal(s.notice,
                         "--nvme 'mem:1M,ro' is deprecated, use --nvme-pci "
                         "id=nvme --disk 'mem:1M,on=nvme,ro'");
-    /* A controller of the new words is another one. */
+    /* A port called like the default is another controller, as is one of the
+     * new words. */
+    assert_int_equal(st_settings_old_nvme(&s, "mem:1M,pcie_port=nvme", &err),
+                     0);
+    assert_int_equal(st_settings_check(&s, &err), -EINVAL);
+    s.nnvme--;
     assert_int_equal(st_settings_nvme(&s, "id=q", &err), 0);
     assert_int_equal(st_settings_old_nvme(&s, "mem:1M,pcie_port=q", &err), 0);
     assert_int_equal(st_settings_check(&s, &err), -EINVAL);
