@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "mem.h"
 #include "run_serial.h"
@@ -209,6 +210,11 @@ check_machine(struct run *r, struct st_err *err)
                           a->text[INITRD] ? "initrd" : "cmdline");
     if (a->text[BOOT] && !a->text[BIOS])
         return st_err_set(err, EINVAL, "--boot is of --bios");
+    if (a->text[BIOS] && !*a->text[BIOS] && access(SEABIOS, R_OK) < 0)
+        return st_err_set(err, errno,
+                          "--bios: '%s': %s; install the package seabios, or "
+                          "name a file",
+                          SEABIOS, st_strerror(-errno));
     r->memory = MEMORY_DEFAULT;
     if (a->text[MEMORY] &&
         st_size_parse(a->text[MEMORY], &r->memory, err) < 0) {
