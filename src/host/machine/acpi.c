@@ -130,7 +130,7 @@ put_pci(struct st_aml *a, const struct st_acpi_options *o)
     named_id(a, "PNP0A03", 0);
     st_aml_name(a, "_CRS");
     crs = st_aml_resources(a);
-    st_aml_bus_range(a, 0, 255);
+    st_aml_bus_range(a, 0, 0);
     st_aml_io(a, ST_PCI_PORTS, 8);
     st_aml_io_range(a, 0, ST_PCI_PORTS - 1);
     st_aml_io_range(a, ST_PCI_PORTS + 8, 0xffff);
@@ -363,7 +363,7 @@ put_mcfg(struct writer *w)
     put(a, ST_MAP_ECAM, 8);
     put(a, 0, 2);   /* segment */
     put(a, 0, 1);   /* from bus */
-    put(a, 255, 1); /* to bus */
+    put(a, 0, 1);   /* to bus: Linux looks for functions on all of them */
     put(a, 0, 4);
     return table_end(w, start);
 }

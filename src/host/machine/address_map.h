@@ -7,7 +7,7 @@
  *   0xa0000 ........ 0xc0000       nothing     | guest's
  *   0xe0000 ........ 0x100000      BIOS or ACPI
  *   0x100000 ....... top           RAM, at most to 0xc0000000
- *   0xe0000000 ..... 0xf0000000    ECAM: PCI configuration space
+ *   0xe0000000 ..... 0xe0100000    ECAM: PCI configuration space
  *   0xf0000000 ..... 0xfec00000    PCI window
  *   0xfec00000, 0xfee00000         IOAPIC, local APICs
  *   0xfffbc000 ..... 0xfffc0000    KVM's own
@@ -29,7 +29,7 @@ enum {
     ST_MAP_HIGH = 0x100000,      /* ... to here */
     ST_MAP_LOW_MAX = 0xc0000000, /* RAM below 4 GiB ends here at the latest */
     ST_MAP_ECAM = 0xe0000000,
-    ST_MAP_ECAM_SIZE = 0x10000000,
+    ST_MAP_ECAM_SIZE = 0x100000, /* of one bus: there are no bridges */
     ST_MAP_PCI = 0xf0000000,
     ST_MAP_PCI_END = 0xfec00000,
     ST_MAP_IOAPIC = 0xfec00000,

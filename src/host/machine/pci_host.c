@@ -3,7 +3,7 @@
  * Configuration space of the whole bus; see pci_host.h.
  *
  *   0xcf8, 32 bits:  | 31 enable | 23..16 bus | 15..11 slot | 10..8 fn | 7..2 |
- *   ECAM offset:     | 27..20 bus | 19..15 slot | 14..12 fn | 11..0 |
+ *   ECAM offset:     | 19..15 slot | 14..12 fn | 11..0 |
  *
  * The lock is held while a function is asked: it is taken before the function's
  * own, so a function that is removed is in nobody's hands.
@@ -128,7 +128,7 @@ ecam_access(struct st_region *r, struct st_access *a)
 
     /* Longer ones, and those that cross a word, are nobody's. */
     if (a->len <= 4 && at % a->len == 0)
-        config_access(b, at >> 20, at >> 12 & 0xff, at & 0xfff, a);
+        config_access(b, 0, at >> 12 & 0xff, at & 0xfff, a);
     else if (!a->write)
         a->value = all_ones(a->len);
     return true;
