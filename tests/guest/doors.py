@@ -11,15 +11,18 @@ gets, and what the guest calls its disks.
     qemu-kvm    as qemu-nvme, but QEMU is where `machine` has strata run
 
 The last two need KVM: on a machine without it they run in an outer guest that
-has it (outer.py). A new door is one class and one row.
+has it (outer.py), one guest after the other. A new door is one class and one
+row.
 """
 
+import contextlib
 import json
 import os
 import re
 import shlex
 import socket
 import subprocess
+import threading
 import time
 
 import outer
@@ -59,6 +62,7 @@ class Door:
         self.faults = ""       # rules from the start, for controllers
         self.images = []       # (name, size) of files that are there before
         self.reboots = False   # the guest may
+        self.place = None      # a Place, of all guests
         self.folder = folder   # logs and images
         self.sockets = sockets # a short path, for Unix sockets
         self.server = None
@@ -78,6 +82,17 @@ class Door:
         """Kill what the guest runs on. True: it has to be started again."""
         machine.kill()
         return True
+
+    def line(self, listener):
+        """What the guest's second serial line is connected to, to be closed:
+        a stream."""
+        connection, _ = listener.accept()
+        with connection:
+            return connection.makefile("rwb")
+
+    def has_ended(self, status):
+        """The line has said that what the guest runs on ended with STATUS;
+        None: the line has ended."""
 
     @classmethod
     def fetch(cls, options):
@@ -111,6 +126,16 @@ class Door:
     def names(self):
         """Give what the guest calls the disks."""
         return []
+
+    def names_of_controllers(self):
+        return [f"nvme{i}" for i in range(self.controllers)]
+
+    def words_of_disks(self):
+        """Give the disks of NVMe controllers, as strata wants them."""
+        return [x for disk in self.disks for x in ("--disk", self.spec(disk))]
+
+    def spec(self, disk):
+        return disk if ",on=" in disk else f"{disk},on=nvme0"
 
     def serve(self, argv, ready):
         """Start strata, and wait until READY is a file, or it has ended."""
@@ -160,9 +185,6 @@ class VfioUser(Door):
     modules = ("nvme",)
     ending = "SIGTERM ends strata with 0"
 
-    def names_of_controllers(self):
-        return [f"nvme{i}" for i in range(self.controllers)]
-
     def socket(self, controller):
         return os.path.join(self.sockets, controller)
 
@@ -173,8 +195,7 @@ class VfioUser(Door):
             argv += ["--nvme-pci", ",".join(
                 [f"id={name}", f"vfio-user={self.socket(name)}",
                  *self.options.controller])]
-        for spec in self.disks:
-            argv += ["--disk", spec if ",on=" in spec else f"{spec},on=nvme0"]
+        argv += self.words_of_disks()
         if self.faults:
             argv += ["--faults", write_rules(self.folder, self.faults)]
         self.serve(argv + ["--api", self.api, *self.more],
@@ -266,10 +287,12 @@ class QemuNvme(VfioUser):
         return qemu_disks(self.disks, self.folder)
 
 
-# In an outer guest: start the machine, note its id; when it ends, tell how, and
-# switch off, unless it has been killed to be started again.
+# In an outer guest: start the machine, note its id; when it ends, tell how, to
+# the console and on the line, unless it has been killed to be started again.
 MACHINE = """
+if [ -e /inner/machine ]; then . /inner/machine; fi
 start_machine() {
+    rm -f /run/pid
     {
         touch /run/again
         while [ -e /run/again ]; do
@@ -280,12 +303,95 @@ start_machine() {
             status=$?
         done
         tail -n 20 "$log" | sed 's/^/machine said /'
-        echo "machine ended with status $status"
-        poweroff -f
+        if [ -n "$last" ]; then
+            poweroff -f
+        fi
+        printf '\\nmachine: %s\\n' "$status" >/dev/line
     } </dev/null >/dev/console 2>&1 &
     while [ ! -s /run/pid ]; do sleep 0.05; done
 }
 """
+
+
+class Place:
+    """Where machines run one after the other: an outer guest, made when the
+    first one wants it, and anew after one that hung."""
+
+    def __init__(self, folder, sockets, memory, disks):
+        self.folder = folder
+        self.sockets = sockets # a short path, for Unix sockets
+        self.memory = memory   # MiB, of the largest machine
+        # Images of this machine that DISKS are above: block devices there,
+        # behind the one that put() has.
+        found = re.findall(r"\bfile:(/[^,;]+)", " ".join(disks))
+        self.files = dict(zip(found, (f"/dev/vd{x}" for x in "bcdefgh")))
+        self.outer = self.stream = None
+        self.made = 0
+
+    def open(self, trees, put_programs, terminal):
+        """Start the outer guest, if there is none. TERMINAL: the line is the
+        one that we have here. Gives it."""
+        if self.outer:
+            return self.outer
+        self.made += 1
+        sockets = os.path.join(self.sockets, str(self.made))
+        os.mkdir(sockets)
+        self.outer = outer.Outer(self.folder, sockets)
+        put_programs(self.outer.fs, trees)
+        self.outer.fill(trees, MACHINE)
+        if terminal:
+            self.start(trees, "stdio,signal=off")
+            return self.outer
+        path = os.path.join(sockets, "line")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+            listener.listen(1)
+            listener.settimeout(outer.SECONDS)
+            self.start(trees, f"socket,path={path},server=off")
+            connection, _ = listener.accept()
+        with connection:
+            connection.settimeout(None)
+            self.stream = connection.makefile("rwb")
+        return self.outer
+
+    def start(self, trees, line):
+        console = os.path.join(self.folder, "console.log")
+        drives = [word for path in self.files for word in
+                  ("-drive", f"file={path},format=raw,if=virtio")]
+        self.outer.start(trees, self.memory + 3072, 2, {
+            "line": line, "console-log": f"file,path={console}"}, drives)
+
+    def close(self):
+        if self.outer:
+            self.outer.close()
+        self.outer = None
+
+
+class Inner:
+    """A machine in an outer guest; as a subprocess.Popen."""
+
+    def __init__(self, place):
+        self.place = place
+        self.ended = threading.Event()
+        self.returncode = None
+
+    def end(self, status):
+        if self.returncode is None:
+            self.returncode = status
+        self.ended.set()
+
+    def poll(self):
+        return self.returncode
+
+    def wait(self, seconds=None):
+        if not self.ended.wait(seconds):
+            raise subprocess.TimeoutExpired("the machine", seconds)
+        return self.returncode
+
+    def kill(self):
+        """With all that is around it."""
+        self.place.close()
+        self.end(-9)
 
 
 class Machine(Door):
@@ -298,9 +404,11 @@ class Machine(Door):
 
     def __init__(self, *args):
         super().__init__(*args)
+        self.nested = not outer.has_kvm()
         self.outer = None
-        if not outer.has_kvm():
-            self.outer = outer.Outer(self.folder, self.sockets)
+        self.inner = None
+        self.rules = None # the path of a file of rules
+        if self.nested:
             self.api = "/run/api"
             self.consoles += ("outer.log",)
 
@@ -312,68 +420,65 @@ class Machine(Door):
         self.must_know("run")
 
     def make_images(self):
-        if not self.outer: # else they are made there
+        if not self.nested: # else they are made there
             super().make_images()
 
     def kill_machine(self, machine):
-        if not self.outer:
+        if not self.nested:
             return super().kill_machine(machine)
         self.outer.run("touch /run/again; kill -KILL $(cat /run/pid)")
         return False
 
+    def line(self, listener):
+        if not self.nested:
+            return super().line(listener)
+        return contextlib.nullcontext(self.place.stream)
+
+    def has_ended(self, status):
+        if self.inner:
+            self.inner.end(-1 if status is None else status)
+
     def names(self):
         return [f"/dev/nvme0n{i + 1}" for i in range(len(self.disks))]
 
-    def files(self):
-        """Give the images of this machine that disks are above. In an outer
-        guest each is a block device."""
-        found = re.findall(r"\bfile:(/[^,;]+)", " ".join(self.disks))
-        return dict(zip(found, (f"/dev/vd{x}" for x in "abcdefgh")))
-
     def spec(self, disk):
-        if self.outer:
-            for path, device in self.files().items():
+        if self.nested:
+            for path, device in self.place.files.items():
                 disk = disk.replace(path, device)
-        return disk
+        return super().spec(disk)
 
     def argv(self, trees, kernel, initrd, append):
-        words = ",".join(["id=nvme0", *self.options.controller])
         argv = [self.strata(), "run", "--kernel", kernel, "--initrd", initrd,
                 "--cmdline", append, "--memory", f"{self.options.memory}M",
-                "--cpus", str(self.options.cpus), "--nvme-pci", words,
-                "--api", self.api]
+                "--cpus", str(self.options.cpus), "--api", self.api]
+        for name in self.names_of_controllers():
+            argv += ["--nvme-pci", ",".join([f"id={name}",
+                                             *self.options.controller])]
         if not self.options.shell: # else the first one is the terminal
             argv += ["--serial", "file=" + self.console(),
                      "--serial", "stdio"]
-        if self.outer: # its emulated SVM lets a guest see too much
+        if self.nested: # its emulated SVM lets a guest see too much
             argv += ["--cpu", "noxsave"]
         if not self.reboots:
             argv += ["--no-reboot"]
-        if self.faults:
-            argv += ["--faults", self.rules()]
-        for spec in map(self.spec, self.disks):
-            argv += ["--disk", spec if ",on=" in spec else f"{spec},on=nvme0"]
-        return argv + self.more
-
-    def rules(self):
-        """The file of rules, for where strata runs."""
-        if self.outer:
-            self.outer.fs.text("inner/faults.json", self.faults)
-            return "/inner/faults.json"
-        return write_rules(self.folder, self.faults)
+        if self.rules:
+            argv += ["--faults", self.rules]
+        return argv + self.words_of_disks() + self.more
 
     def console(self):
-        return "/dev/console-log" if self.outer else \
+        return "/dev/console-log" if self.nested else \
             os.path.join(self.folder, "console.log")
 
     def strata(self):
-        return "/strata/bin/strata" if self.outer else self.options.strata
+        return "/strata/bin/strata" if self.nested else self.options.strata
 
     def boot(self, trees, initrd, append, line, functions, env):
         """Start the machine. Gives the process that ends with it."""
-        if self.outer:
-            return self.nested(trees, initrd, f"{append} {outer.QUIET}", line,
-                               functions, env)
+        if self.nested:
+            return self.boot_nested(trees, initrd, f"{append} {outer.QUIET}",
+                                    functions, env)
+        if self.faults:
+            self.rules = write_rules(self.folder, self.faults)
         argv = self.argv(trees, trees["kernel"][0], initrd, append)
         if self.options.shell:
             self.server = subprocess.Popen(argv)
@@ -384,62 +489,56 @@ class Machine(Door):
                                            cwd=self.folder)
         return self.server
 
-    def nested(self, trees, initrd, append, line, functions, env):
-        fs = self.outer.fs
-        fs.file("inner/kernel", trees["kernel"][0])
-        fs.file("inner/initrd", initrd)
-        self.programs(fs, trees)
+    def boot_nested(self, trees, initrd, append, functions, env):
+        self.outer = self.place.open(trees, self.programs, self.options.shell)
+        self.outer.put("/inner/kernel", trees["kernel"][0])
+        self.outer.put("/inner/initrd", initrd)
+        if self.faults:
+            self.rules = "/inner/faults.json"
+            self.outer.put(self.rules, self.faults.encode())
         # The functions are a file of their own, for they may not be right.
+        self.outer.put("/inner/functions", functions.encode())
         known = {**env, "strata": self.strata(), "api": self.api,
-                 "work": outer.WORK, "log": outer.LOG}
-        fs.text("inner/functions", functions)
+                 "work": outer.WORK, "log": outer.LOG,
+                 "last": "yes" if self.options.shell else ""}
         argv = self.argv(trees, "/inner/kernel", "/inner/initrd", append)
-        self.outer.fill(trees, "".join(
-            f"{k}={shlex.quote(v)}\n" for k, v in known.items()) +
-            "machine() { exec " + shlex.join(argv) + "; }\n" + MACHINE)
-        ports = {"line": "stdio,signal=off"} if self.options.shell else {
-            "line": f"socket,path={line},server=off",
-            "console-log": "file,path=" +
-                           os.path.join(self.folder, "console.log")}
-        drives = [word for path in self.files() for word in
-                  ("-drive", f"file={path},format=raw,if=virtio")]
-        process = self.outer.start(trees, self.options.memory + 3072, 2, ports,
-                                   drives)
-        status, said = self.outer.run("".join(
-            f"truncate -s {size} {name}; " for name, size in self.images) +
+        self.outer.put("/inner/machine", (
+            "".join(f"{k}={shlex.quote(v)}\n" for k, v in known.items()) +
+            "machine() { exec " + shlex.join(argv) + "; }\n").encode())
+        self.inner = Inner(self.place)
+        status, said = self.outer.run(
+            f"rm -rf {outer.WORK}/*; " + "".join(
+                f"truncate -s {size} {name}; " for name, size in self.images) +
             "start_machine")
         if status:
             raise RuntimeError("no machine in the outer guest: " +
                                said.decode("utf-8", "replace"))
-        return process
+        return self.outer.process if self.options.shell else self.inner
 
     def programs(self, fs, trees):
         """Put what argv() needs into the outer guest."""
         fs.host_program("strata", self.options.strata)
 
     def host(self, functions, command, env):
-        if not self.outer:
+        if not self.nested:
             return super().host(functions, command, env)
         return self.outer.run(f"pid=$(cat /run/pid); . /inner/functions; "
                               f"{command}", SECONDS)
 
     def close(self):
         """Gives what is wrong with how it ended, or None."""
-        if not self.outer:
-            status = self.server.poll()
-            return f"it ended with status {status}" if status else None
-        status = self.outer.word("machine ended with status ")
-        return None if status == "0" else f"it ended with status {status}"
+        status = (self.inner or self.server).poll()
+        return f"it ended with status {status}" if status else None
 
     def said(self):
-        if not self.outer:
+        if not self.nested:
             return super().said()
-        return self.outer.word("machine said ") or ""
+        return self.place.outer and self.outer.word("machine said ") or ""
 
     def kill(self):
         super().kill()
-        if self.outer:
-            self.outer.close()
+        if self.inner and self.inner.poll() is None:
+            self.inner.kill()
 
 
 class QemuKvm(Machine):
@@ -458,9 +557,9 @@ class QemuKvm(Machine):
 
     def argv(self, trees, kernel, initrd, append):
         """Files of the disks' sizes are where it is started."""
-        argv = outer.QEMU if self.outer else packages.qemu(trees["qemu"])
+        argv = outer.QEMU if self.nested else packages.qemu(trees["qemu"])
         argv = argv + ["-M", "q35,usb=off", "-accel", "kvm",
-                       "-cpu", outer.CPU if self.outer else "host",
+                       "-cpu", outer.CPU if self.nested else "host",
                        "-m", str(self.options.memory),
                        "-smp", str(self.options.cpus), "-kernel", kernel,
                        "-initrd", initrd, "-append", append]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One guest, from its initramfs to its verdict.
+"""Guests, one after the other, each from its initramfs to its verdict.
 
     the first serial line   the console: a log, and where a kernel complains
     the second one          a Unix socket: lines from and to the script
@@ -15,6 +15,8 @@
          kill             ---->   kills the machine, and boots anew at the same
                                   door
          end              ---->   the script has ended
+         machine: STATUS  ---->   what it ran on has ended; said by the outer
+                                  guest, where there is one, whose line goes on
 """
 
 import base64
@@ -168,12 +170,14 @@ class Conversation(threading.Thread):
         self.ended = self.killed = False
 
     def run(self):
-        connection, _ = self.listener.accept()
-        with connection, connection.makefile("rwb") as line:
-            while raw := line.readline():
+        status = None
+        with self.door.line(self.listener) as line:
+            while status is None and (raw := line.readline()):
                 text = raw.decode("utf-8", "replace").rstrip("\r\n")
                 if text == "end":
                     self.ended = True
+                elif text.startswith("machine: "):
+                    status = int(text[9:])
                 elif text == "kill":
                     self.killed = self.door.kill_machine(self.machine)
                 elif text.startswith("host: "):
@@ -182,6 +186,7 @@ class Conversation(threading.Thread):
                     self.receive(line, text[6:])
                 elif text:
                     self.counts.take(text)
+        self.door.has_ended(status)
 
     def answer(self, line, command):
         """Run a function of the host's part."""
@@ -200,37 +205,82 @@ class Conversation(threading.Thread):
             f.write(base64.b64decode(data))
 
 
-def tail(folder, name, lines):
+def tail(folder, name, lines, start=0):
+    """The last lines of a file, of what is behind START."""
     try:
         with open(os.path.join(folder, name), encoding="utf-8",
                   errors="replace") as f:
+            f.seek(start)
             return f.read().splitlines()[-lines:]
     except OSError:
         return []
 
 
-def complaints(door, allowed):
+def disks_of(options, script):
+    return options.disk or script.lines("disk")
+
+
+def lengths(door):
+    """How much its consoles have said so far: of other guests."""
+    return {name: os.path.getsize(os.path.join(door.folder, name))
+            if os.path.exists(os.path.join(door.folder, name)) else 0
+            for name in door.consoles}
+
+
+def complaints(door, before, allowed):
     """The kernels' lines that nobody wants to see, each once."""
     return list(dict.fromkeys(
-        x for name in door.consoles for x in tail(door.folder, name, 100000)
+        x for name in door.consoles
+        for x in tail(door.folder, name, 100000, before[name])
         if COMPLAINT.match(x) and not any(re.search(a, x) for a in allowed)))
 
 
-def judge(options, script, folder):
-    """Boot, listen, judge. Gives the exit status."""
+def judge(runs, folder):
+    """Boot, listen, judge: RUNS are scripts, each with its options. Gives the
+    exit status."""
     counts = Counts()
-    disks = options.disk or script.lines("disk")
     sockets = tempfile.mkdtemp(prefix="st-")
+    place = doors.Place(folder, sockets, max(o.memory for o, _ in runs),
+                        [x for o, s in runs for x in disks_of(o, s)])
+    try:
+        for options, script in runs:
+            if len(runs) > 1:
+                print(f"--- {script.name}", flush=True)
+            try:
+                judge_one(options, script, place, counts)
+                if options.shell:
+                    return 0
+            except packages.Unavailable as e:
+                if len(runs) == 1:
+                    print(f"skip: {e}")
+                    return 77
+                counts.take(f"skip: {e}")
+    finally:
+        place.close()
+        shutil.rmtree(sockets, ignore_errors=True)
+    print(f"counts: {counts.passed} passed, {counts.failed} failed, "
+          f"{counts.skipped} skipped")
+    return 1 if counts.failed else 0
+
+
+def judge_one(options, script, place, counts):
+    """Boot, listen, judge one script."""
+    allowed = script.words("doors") or ["none"]
+    if options.door not in allowed and not options.shell:
+        raise packages.Unavailable(
+            f"{script.name} is not for the door {options.door}, but for "
+            f"{', '.join(allowed)}")
+    folder = place.folder
+    disks = disks_of(options, script)
+    sockets = tempfile.mkdtemp(dir=place.sockets)
     door = doors.DOORS[options.door](options, disks, folder, sockets)
+    door.place = place
     door.more = script.words("serve") + options.serve.split()
     door.controllers = int(script.one("controllers", "1"))
     door.faults = "".join(script.lines("faults"))
     door.images = [(name, doors.size_of(size)) for name, size in
                    (x.split() for x in script.lines("image"))]
     door.reboots = bool(script.lines("reboots"))
-    for name in door.consoles + ("qemu.log",): # of another time
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(folder, name))
     machine = None
     try:
         trees = fetch(options, script)
@@ -238,6 +288,11 @@ def judge(options, script, folder):
         build(options, script, door, trees, initrd)
         door.make_images()
         door.open()
+        if not place.outer: # nobody writes to these, which are of others
+            for name in ("console.log", "outer.log", "qemu.log"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(folder, name))
+        before = lengths(door)
         line = os.path.join(sockets, "line")
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(line)
@@ -247,16 +302,17 @@ def judge(options, script, folder):
                        here=HERE, helpers=options.helpers)
             again = True
             while again:
-                talk = Conversation(listener, counts, door, script.host, env)
-                talk.start()
                 machine = start(options, script, door, trees, initrd, line,
                                 env)
+                if options.shell:
+                    machine.wait()
+                    return
+                talk = Conversation(listener, counts, door, script.host, env)
                 talk.machine = machine
                 env["pid"] = str(door.server.pid if door.server else "")
-                if options.shell:
-                    return machine.wait()
+                talk.start()
                 again = wait(options, counts, machine, talk, door)
-            complain(counts, door, script.lines("allow"))
+            complain(counts, door, before, script.lines("allow"))
         wrong = door.close()
         if door.ending:
             counts.take(f"FAILED: {wrong}: {door.said()}" if wrong else
@@ -268,10 +324,6 @@ def judge(options, script, folder):
             machine.kill()
             machine.wait()
         door.kill()
-        shutil.rmtree(sockets, ignore_errors=True)
-    print(f"counts: {counts.passed} passed, {counts.failed} failed, "
-          f"{counts.skipped} skipped")
-    return 1 if counts.failed else 0
 
 
 def wait(options, counts, machine, talk, door):
@@ -302,8 +354,8 @@ def wait(options, counts, machine, talk, door):
     return False
 
 
-def complain(counts, door, allowed):
-    bad = complaints(door, allowed)
+def complain(counts, door, before, allowed):
+    bad = complaints(door, before, allowed)
     counts.take("FAILED: the kernel complains" if bad else
                 "ok: the kernel does not complain")
     for text in bad[:10]:

@@ -8,6 +8,7 @@ a stock kernel with kvm-amd runs on it, and its init does what it is told.
                        says: ... <----
                        done: STATUS <--
         port NAME      ...       <--->   /dev/NAME, for what commands start
+        a disk         a file    ---->   /dev/vda, from which put() copies it
         serial                   <----   the console: a log
 
 A command is one line of bash; the functions it may use are in /outer/functions.
@@ -36,6 +37,7 @@ CPU = "host,-xsave,-avx,-fma,-f16c,-avx2" # what an emulated SVM cannot nest
 WORK = "/tmp/work" # where commands run
 LOG = WORK + "/strata.log"
 QEMU = ["/strata/bin/qemu-system-x86_64", "-L", "/firmware", *packages.PLAIN]
+DISK = 4 << 30 # bytes; a file that is put there is no larger
 SECONDS = 300 # an outer guest that has not answered by then hangs
 
 
@@ -71,6 +73,7 @@ class Outer:
         self.folder = folder   # for its console and its initramfs
         self.sockets = sockets # a short path, for Unix sockets
         self.fs = Initramfs()
+        self.disk = os.path.join(folder, "outer.img")
         self.process = self.agent = None
         self.listener = socket.socket(socket.AF_UNIX)
 
@@ -94,6 +97,8 @@ class Outer:
         QEMU. Gives the process of QEMU."""
         initrd = os.path.join(self.folder, "outer.cpio")
         self.fs.write(initrd)
+        with open(self.disk, "wb") as f:
+            f.truncate(DISK)
         agent = os.path.join(self.sockets, "agent")
         self.listener.bind(agent)
         self.listener.listen(1)
@@ -104,6 +109,9 @@ class Outer:
                  "-smp", str(cpus), "-kernel", trees["outer-kernel"][0],
                  "-initrd", initrd, "-append", APPEND,
                  "-serial", "file:" + os.path.join(self.folder, "outer.log"),
+                 "-drive", f"file={self.disk},format=raw,if=none,id=disk,"
+                           "readonly=on,file.locking=off",
+                 "-device", "virtio-blk-pci,drive=disk",
                  "-device", "virtio-serial-pci", *more]
         # The agent's is the last one that appears.
         ports = {**(ports or {}), "agent": f"socket,path={agent},server=off"}
@@ -141,6 +149,22 @@ class Outer:
             said += f"{e}\n".encode()
         return 124, said + b"no answer from the outer guest"
 
+    def put(self, path, data):
+        """Put DATA, bytes or the name of a file, to PATH there, while it
+        runs."""
+        if isinstance(data, str):
+            with open(data, "rb") as f:
+                data = f.read()
+        with open(self.disk, "r+b") as f:
+            f.write(data)
+        status, said = self.run(
+            f"mkdir -p {os.path.dirname(path)}; "
+            "blockdev --flushbufs /dev/vda; "
+            f"head -c {len(data)} /dev/vda >{path}")
+        if status:
+            raise RuntimeError(f"no {path} in the outer guest: " +
+                               said.decode("utf-8", "replace"))
+
     def word(self, before):
         """What its console said last after the words BEFORE, or None."""
         with open(os.path.join(self.folder, "outer.log"), encoding="utf-8",
@@ -158,3 +182,5 @@ class Outer:
                 self.agent[1].close()
             self.agent[0].close()
         self.listener.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.disk)
