@@ -292,12 +292,16 @@ class QemuNvme(VfioUser):
 MACHINE = """
 if [ -e /inner/machine ]; then . /inner/machine; fi
 start_machine() {
-    rm -f /run/pid
+    rm -f /run/pid /run/saved
     {
         touch /run/again
         while [ -e /run/again ]; do
             rm /run/again
-            machine <>/dev/line >&0 2>"$log" &
+            if [ -e /run/saved ]; then
+                restored <>/dev/line >&0 2>"$log" &
+            else
+                machine <>/dev/line >&0 2>"$log" &
+            fi
             echo $! >/run/pid
             wait $!
             status=$?
@@ -465,6 +469,17 @@ class Machine(Door):
             argv += ["--faults", self.rules]
         return argv + self.words_of_disks() + self.more
 
+    @staticmethod
+    def restored(argv):
+        """The words for a machine that was saved as /run/saved."""
+        words, its = iter(argv), []
+        for word in words:
+            if word in ("--memory", "--cpus", "--cpu"):
+                next(words)
+            else:
+                its.append(word)
+        return its + ["--restore", "/run/saved"]
+
     def console(self):
         return "/dev/console-log" if self.nested else \
             os.path.join(self.folder, "console.log")
@@ -504,7 +519,9 @@ class Machine(Door):
         argv = self.argv(trees, "/inner/kernel", "/inner/initrd", append)
         self.outer.put("/inner/machine", (
             "".join(f"{k}={shlex.quote(v)}\n" for k, v in known.items()) +
-            "machine() { exec " + shlex.join(argv) + "; }\n").encode())
+            "machine() { exec " + shlex.join(argv) + "; }\n"
+            "restored() { exec " + shlex.join(self.restored(argv)) +
+            "; }\n").encode())
         self.inner = Inner(self.place)
         status, said = self.outer.run(
             f"rm -rf {outer.WORK}/*; " + "".join(
