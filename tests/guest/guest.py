@@ -319,6 +319,7 @@ def judge_one(options, script, place, counts):
                         f"ok: {door.ending}")
     except RuntimeError as e:
         counts.take(f"FAILED: {e}")
+        place.close() # what was around it may be to blame
     finally:
         if machine and machine.poll() is None:
             machine.kill()
