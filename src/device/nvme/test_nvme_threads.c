@@ -274,12 +274,12 @@ await_pin(struct rig *r, bool up)
     }
 }
 
-/* Who takes some completions while the next ones are posted is told of these,
+/* Who takes a completion while the next one is posted is told of that one,
  * and of no more. */
 static void
 the_pin_tells_of_every_completion(void **state)
 {
-    enum { COMMANDS = 4000, DEPTH = 4 };
+    enum { COMMANDS = 5000, DEPTH = 2 };
 
     (void)state;
     for_each_engine(e)
@@ -301,9 +301,10 @@ the_pin_tells_of_every_completion(void **state)
                 if (r->q[1].tail != tail)
                     rig_ring_sq(r, 1, tail);
                 await_pin(r, true);
-                while (rig_peek(r, 1, &s))
+                if (rig_peek(r, 1, &s)) {
                     got++;
-                rig_ring_cq(r, 1, head);
+                    rig_ring_cq(r, 1, head);
+                }
             }
             await_pin(r, false);
             rig_free(r);
