@@ -79,7 +79,7 @@ def config(slot, reg, length=4, value=None):
         port(4, reg & 3, length, value)
 
 
-TYPE, ROOM, RAISE, LATER, RESET, LINE = range(6)
+TYPE, ROOM, RAISE, LATER, RESET, SAVE, LINE = range(7)
 LOOP = serial(2, 1) + serial(4, 0x1f) + \
     b"".join(serial(0, i) for i in range(20))
 
@@ -133,6 +133,10 @@ MACHINE_IO = {
             port(0, 2, 4, None, True) + port(0, 0, 8, None, True) +
             port(1, 0, 4, None, True) + port(1, 0x9000, 4, None, True) +
             port(0, 2, 4, 1, True) + port(1, 14, 2, None, True),
+    "saved": turn(TYPE) * 20 + serial(0, 65) + turn(SAVE) + serial(0) * 20 +
+             turn(ROOM) + serial(0, 66) * 3 + turn(SAVE) + serial(5) + cmos(9) +
+             port(2, 8, 4) + port(3, 0, 4, 0x80000004) + turn(SAVE) +
+             port(3, 0, 4),
     "fw_cfg": port(5, 0, 2, 0x19) + port(5, 1) * 8 + port(5, 8, 4, 0),
 }
 
@@ -201,6 +205,12 @@ MACHINE_SAVED = {
     "cut": saved(*BOARD)[:-8],
     "as-it-is": saved(*BOARD, odd=1),
     "nothing": saved(),
+    "other-name": saved(section("machine", shape(
+        1, ((3, b"nvme1", b"nvme"), (5, b"x", b"fake"))))),
+    "many": saved(*(section("x%d" % i, b"") for i in range(257))),
+    "huge": saved(section("x", b""))[:57] + struct.pack(
+        "<32sIIQ", b"x", 1, 0, 2**60),
+    "other-sizes": bytes([1]) + saved(section("pm", PM))[1:25] + bytes(32),
 }
 
 

@@ -361,9 +361,9 @@ put_mcfg(struct writer *w)
 
     put(a, 0, 8);
     put(a, ST_MAP_ECAM, 8);
-    put(a, 0, 2);   /* segment */
-    put(a, 0, 1);   /* from bus */
-    put(a, 0, 1);   /* to bus: Linux looks for functions on all of them */
+    put(a, 0, 2); /* segment */
+    put(a, 0, 1); /* from bus */
+    put(a, 0, 1); /* to bus: Linux looks for functions on all of them */
     put(a, 0, 4);
     return table_end(w, start);
 }

@@ -6,7 +6,8 @@
  *
  *   what (bit 7: memory, 6: write, 1..0: log2 of length), place, offset (2)
  *
- * A place of 0xff is the host's turn: it types, resets, or has room again.
+ * A place of 0xff is the host's turn: it types, resets, saves and restores, or
+ * has room again.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -138,6 +139,30 @@ address(bool memory, unsigned place, unsigned offset)
     return place & 0x80 ? offset : port[place & 7] + (offset & 15u);
 }
 
+/* What the board says of itself it can read, and is the same then. */
+static void
+save_and_restore(void)
+{
+    struct st_saved_device d[BOARD_SAVED];
+
+    board_saved(&m.board, d);
+    for (unsigned i = 0; i < BOARD_SAVED; i++) {
+        size_t len, again;
+        uint8_t *was = st_pack_new(d[i].walk, d[i].device, 0, &len), *is;
+        struct st_pack k = st_pack_reader(was, len);
+
+        if (!was)
+            abort();
+        d[i].walk(&k, d[i].device);
+        is = st_pack_new(d[i].walk, d[i].device, 0, &again);
+        /* But for the time, which goes on; and what the host takes now. */
+        if (!st_pack_done(&k) || !is || again != len)
+            abort();
+        free(was);
+        free(is);
+    }
+}
+
 static void
 host(unsigned what)
 {
@@ -159,6 +184,9 @@ host(unsigned what)
         break;
     case 4:
         board_reset(&m.board);
+        break;
+    case 5:
+        save_and_restore();
         break;
     default:
         st_pci_line(&m.pci, what & 8);

@@ -94,22 +94,61 @@ restore_board(const struct st_saved *s, uint8_t *ram)
     board_unmake(&b);
 }
 
+/* Two functions of this machine, which the file may have. */
+static void
+check_shape(const struct machine_shape *shape)
+{
+    static const struct st_pci_ops ops = {.name = "nvme"};
+    static struct st_pci pci = {.ops = &ops};
+    struct st_machine *m = calloc(1, sizeof(*m));
+    struct st_err err = {0};
+
+    m->function[0] =
+        (struct machine_function){.pci = &pci, .name = "nvme0", .slot = 3};
+    m->function[1] =
+        (struct machine_function){.pci = &pci, .name = "nvme1", .slot = 4};
+    for (m->nfunctions = 0; m->nfunctions <= 2; m->nfunctions++)
+        said(machine_shape_check(m, shape, &err), &err);
+    free(m);
+}
+
 static void
 restore_rest(const struct st_saved *s)
 {
     struct machine_shape *shape = calloc(1, sizeof(*shape));
     struct st_vcpu_state vcpu = {0};
     struct st_chips_state chips;
+    uint64_t ns;
     struct st_err err = {0};
     const struct st_saved_device d[] = {
         {"machine", MACHINE_SHAPE, machine_shape_walk, shape},
         {"vcpu 0", 1, st_vcpu_state_walk, &vcpu},
-        {"chips", 1, st_chips_state_walk, &chips}};
+        {"chips", 1, st_chips_state_walk, &chips},
+        {"clock", 1, machine_clock_walk, &ns}};
 
-    for (unsigned i = 0; i < 3; i++)
+    for (unsigned i = 0; i < sizeof(d) / sizeof(d[0]); i++)
         said(st_saved_put(s, &d[i], &err), &err);
+    if (st_saved_find(s, "machine"))
+        check_shape(shape);
     st_vcpu_state_free(&vcpu);
     free(shape);
+}
+
+/* What was read is written, and read again. */
+static void
+write_again(struct st_saved *s, size_t len)
+{
+    struct st_saved *again = calloc(1, sizeof(*again));
+    uint8_t *p = st_saved_bytes(s);
+    struct st_err err;
+
+    if (!p || !again || st_saved_size(s) != len ||
+        st_saved_parse(again, p, len, s->ram_at + s->ram_size, &err) < 0 ||
+        again->n != s->n || again->ram_sum != s->ram_sum)
+        abort();
+    st_saved_free(again);
+    free(again);
+    free(p);
 }
 
 int
@@ -136,6 +175,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                         &err);
     said(rc, &err);
     if (rc == 0) {
+        write_again(s, size - 1);
         restore_board(s, ram);
         restore_rest(s);
     }

@@ -152,8 +152,9 @@ void machine_save_cancel(struct st_machine *m);
 
 /* ---- machine_shape.c ---- */
 
-/* What M is, M's vCPUs being there. */
-void machine_shape_of(const struct st_machine *m, struct machine_shape *out);
+/* What F is. */
+void machine_shape_function(const struct machine_function *f,
+                            struct machine_shape_function *out);
 
 /* What is saved of a shape. */
 void machine_shape_walk(struct st_pack *k, void *shape);

@@ -212,6 +212,27 @@ save_functions(struct st_machine *m, struct st_saved *s)
     return rc;
 }
 
+static void
+shape_of(const struct st_machine *m, struct machine_shape *out)
+{
+    int khz = ioctl(m->vcpus.vcpu[0].fd, KVM_GET_TSC_KHZ, 0);
+
+    *out = (struct machine_shape){.memory = m->ram.size,
+                                  .cpus = m->opts.cpus,
+                                  .noxsave = m->opts.noxsave,
+                                  .firmware = m->firmware,
+                                  .tsc_khz = khz > 0 ? (uint32_t)khz : 0,
+                                  .nfunctions = m->nfunctions,
+                                  .norder = m->norder,
+                                  .ncpuid = m->kvm.cpuid->nent};
+    for (unsigned i = 0; i < m->nfunctions; i++)
+        machine_shape_function(&m->function[i], &out->function[i]);
+    for (unsigned i = 0; i < m->norder; i++)
+        out->order[i] = m->order[i];
+    memcpy(out->cpuid, m->kvm.cpuid->entries,
+           out->ncpuid * sizeof(out->cpuid[0]));
+}
+
 static int
 save_shape(struct st_machine *m, struct st_saved *s)
 {
@@ -221,7 +242,7 @@ save_shape(struct st_machine *m, struct st_saved *s)
     int rc = -ENOMEM;
 
     if (shape) {
-        machine_shape_of(m, shape);
+        shape_of(m, shape);
         rc = st_saved_take(s, &d);
     }
     free(shape);

@@ -16,34 +16,13 @@ machine_section(const char *what, unsigned i, char name[ST_SAVED_NAME])
     snprintf(name, ST_SAVED_NAME, "%s %u", what, i);
 }
 
-static void
-shape_function(const struct machine_function *f,
-               struct machine_shape_function *out)
+void
+machine_shape_function(const struct machine_function *f,
+                       struct machine_shape_function *out)
 {
     out->slot = f->slot;
     snprintf(out->name, sizeof(out->name), "%s", f->name);
     snprintf(out->kind, sizeof(out->kind), "%s", f->pci->ops->name);
-}
-
-void
-machine_shape_of(const struct st_machine *m, struct machine_shape *out)
-{
-    int khz = ioctl(m->vcpus.vcpu[0].fd, KVM_GET_TSC_KHZ, 0);
-
-    *out = (struct machine_shape){.memory = m->ram.size,
-                                  .cpus = m->opts.cpus,
-                                  .noxsave = m->opts.noxsave,
-                                  .firmware = m->firmware,
-                                  .tsc_khz = khz > 0 ? (uint32_t)khz : 0,
-                                  .nfunctions = m->nfunctions,
-                                  .norder = m->norder,
-                                  .ncpuid = m->kvm.cpuid->nent};
-    for (unsigned i = 0; i < m->nfunctions; i++)
-        shape_function(&m->function[i], &out->function[i]);
-    for (unsigned i = 0; i < m->norder; i++)
-        out->order[i] = m->order[i];
-    memcpy(out->cpuid, m->kvm.cpuid->entries,
-           out->ncpuid * sizeof(out->cpuid[0]));
 }
 
 static void
@@ -101,7 +80,7 @@ machine_shape_check(const struct st_machine *m,
         struct machine_shape_function is = {0};
         const struct machine_shape_function *was;
 
-        shape_function(&m->function[i], &is);
+        machine_shape_function(&m->function[i], &is);
         was = saved_in(shape, is.slot);
         if (!was)
             return st_err_set(err, EINVAL,

@@ -90,13 +90,15 @@ const struct st_saved_section *st_saved_find(const struct st_saved *s,
 int st_saved_put(const struct st_saved *s, const struct st_saved_device *d,
                  struct st_err *err);
 
-/* ---- The file ---- */
+/* ---- Its bytes, but for RAM: saved.c ---- */
 
-/* Write S and RAM as PATH. Blocks; *CANCEL, which others set, ends it. 0, or
- * -errno with a sentence: there is no new file then. */
-int st_saved_write(struct st_saved *s, const struct st_machine_ram *ram,
-                   const char *path, const _Atomic bool *cancel,
-                   struct st_err *err);
+/* How many they are. */
+size_t st_saved_size(const struct st_saved *s);
+
+/* They: malloc'd; NULL: no memory. What S says of RAM is in them. */
+uint8_t *st_saved_bytes(const struct st_saved *s);
+
+#define ST_SAVED_NONE "this is no saved machine"
 
 /* Read all but RAM from LEN bytes at P, the beginning of a file of FILE_SIZE
  * bytes: as many as st_saved_head of the first ST_SAVED_HEADER says. 0, or
@@ -108,7 +110,15 @@ int st_saved_parse(struct st_saved *s, const void *p, size_t len,
  * 0: this is no saved machine. */
 size_t st_saved_head(const void *p, size_t len);
 
-/* The same from FD. Blocks. */
+/* ---- The file: saved_file.c ---- */
+
+/* Write S and RAM as PATH. Blocks; *CANCEL, which others set, ends it. 0, or
+ * -errno with a sentence: there is no new file then. */
+int st_saved_write(struct st_saved *s, const struct st_machine_ram *ram,
+                   const char *path, const _Atomic bool *cancel,
+                   struct st_err *err);
+
+/* As st_saved_parse, from FD. Blocks. */
 int st_saved_read(struct st_saved *s, int fd, struct st_err *err);
 
 /* Read RAM, zeroed and of S's size, from FD. 0, or -errno with a sentence.

@@ -203,12 +203,9 @@ static void
 the_guest_is_told_its_memory(void **state)
 {
     static const struct st_e820 want[] = {
-        {0, 0x9fc00, 1},
-        {0x9fc00, 0x400, 2},
-        {0xe0000, 0x20000, 2},
-        {0x100000, 0xbff00000, 1},
-        {0xe0000000, 0x100000, 2},
-        {0x100000000, 0x80000000, 1},
+        {0, 0x9fc00, 1},           {0x9fc00, 0x400, 2},
+        {0xe0000, 0x20000, 2},     {0x100000, 0xbff00000, 1},
+        {0xe0000000, 0x100000, 2}, {0x100000000, 0x80000000, 1},
     };
     const uint8_t *z;
 
