@@ -255,6 +255,15 @@ raise_all(struct st_pci *p)
     }
 }
 
+static const struct st_saved_section *
+section_of(const struct st_machine *m, const struct machine_function *f)
+{
+    char name[ST_SAVED_NAME];
+
+    machine_section("function", f->slot, name);
+    return st_saved_find(m->from, name);
+}
+
 static int
 restore_functions(struct st_machine *m, struct st_err *err)
 {
@@ -263,22 +272,16 @@ restore_functions(struct st_machine *m, struct st_err *err)
 
     for (unsigned i = 0; i < m->nfunctions; i++) {
         const struct machine_function *f = &m->function[i];
-        const struct st_saved_section *s;
-        char name[ST_SAVED_NAME];
+        const struct st_saved_section *s = section_of(m, f);
 
-        machine_section("function", f->slot, name);
-        s = st_saved_find(m->from, name);
         if (!s || s->version != 1 || !f->pci->ops->restore)
             return st_err_set(err, EINVAL, "%s: the saved machine has not %s",
                               f->name, s ? "what it can take" : "its state");
     }
     for (unsigned i = 0; i < m->nfunctions; i++) {
         const struct machine_function *f = &m->function[i];
-        const struct st_saved_section *s;
-        char name[ST_SAVED_NAME];
+        const struct st_saved_section *s = section_of(m, f);
 
-        machine_section("function", f->slot, name);
-        s = st_saved_find(m->from, name);
         one[i].all = &all;
         one[i].f = f;
         one[i].saving = (struct st_pci_saving){
