@@ -408,7 +408,7 @@ class Machine(Door):
 
     def __init__(self, *args):
         super().__init__(*args)
-        self.nested = not outer.has_kvm()
+        self.nested = not outer.has_kvm(self.options.strata)
         self.outer = None
         self.inner = None
         self.rules = None # the path of a file of rules
@@ -418,7 +418,7 @@ class Machine(Door):
 
     @classmethod
     def fetch(cls, options):
-        return {} if outer.has_kvm() else outer.fetch()
+        return {} if outer.has_kvm(options.strata) else outer.fetch()
 
     def open(self):
         self.must_know("run")

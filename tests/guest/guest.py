@@ -129,7 +129,8 @@ def qemu_argv(options, script, door, trees, initrd, line):
              "-object", f"memory-backend-memfd,id=mem0,"
                         f"size={options.memory}M,share=on",
              "-kernel", trees["kernel"][0], "-initrd", initrd]
-    argv += ["-accel", "kvm", "-cpu", "host"] if outer.has_kvm() else \
+    argv += ["-accel", "kvm", "-cpu", "host"] \
+        if outer.has_kvm(options.strata) else \
         ["-accel", "tcg", "-cpu", "max,la57=off"]
     if script.lines("reboots"):
         argv += ["-action", "reboot=reset"]
