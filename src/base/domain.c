@@ -12,6 +12,7 @@
  */
 #include <assert.h>
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -126,6 +127,25 @@ bool
 st_domain_is_virtual(const struct st_domain *d)
 {
     return st_domain_virtual(d);
+}
+
+/* ---- Spinning ---- */
+
+unsigned
+st_cpus(void)
+{
+    cpu_set_t set;
+
+    /* It fails where there are more than a set holds. */
+    return sched_getaffinity(0, sizeof(set), &set) == 0
+               ? (unsigned)CPU_COUNT(&set)
+               : CPU_SETSIZE;
+}
+
+unsigned
+st_spin_us(unsigned poll_us)
+{
+    return st_cpus() > 1 ? poll_us : 0;
 }
 
 /* ---- Virtual stepping ---- */

@@ -65,6 +65,13 @@ struct st_caps *st_domain_caps(struct st_domain *d);
 const char *st_domain_engine(const struct st_domain *d);
 bool st_domain_is_virtual(const struct st_domain *d);
 
+/* How many CPUs this thread may run on. */
+unsigned st_cpus(void);
+
+/* How long to spin where POLL_US are wanted: not at all with one CPU. Whoever
+ * brings work, a vCPU or a client, waits for that CPU as long as we spin. */
+unsigned st_spin_us(unsigned poll_us);
+
 /* Virtual domains: let one thing happen. False when nothing can happen any
  * more: no task, no I/O, no job, no timer. */
 bool st_domain_step(struct st_domain *d);

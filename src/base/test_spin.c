@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -80,6 +81,25 @@ spinning_adapts(void **state)
     st_domain_destroy(domain);
 }
 
+static void
+one_cpu_is_not_spun_on(void **state)
+{
+    cpu_set_t all, one;
+
+    (void)state;
+    assert_int_equal(sched_getaffinity(0, sizeof(all), &all), 0);
+    assert_int_equal(st_spin_us(50), CPU_COUNT(&all) > 1 ? 50 : 0);
+    CPU_ZERO(&one);
+    for (int i = 0; i < CPU_SETSIZE && !CPU_COUNT(&one); i++)
+        if (CPU_ISSET(i, &all))
+            CPU_SET(i, &one);
+    assert_int_equal(sched_setaffinity(0, sizeof(one), &one), 0);
+    assert_int_equal(st_cpus(), 1);
+    assert_int_equal(st_spin_us(50), 0);
+    assert_int_equal(sched_setaffinity(0, sizeof(all), &all), 0);
+    assert_int_equal(st_cpus(), CPU_COUNT(&all));
+}
+
 #define ON(test, engine)                                                       \
     {                                                                          \
 #test " (" #engine ")", test, NULL, NULL, (void *)(uintptr_t) #engine  \
@@ -91,6 +111,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         ON(spinning_adapts, auto),
         ON(spinning_adapts, threads),
+        cmocka_unit_test(one_cpu_is_not_spun_on),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

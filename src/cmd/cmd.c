@@ -257,8 +257,9 @@ st_cmd_world_open(struct st_cmd_world *w, enum st_level level, unsigned engine,
                   void (*got)(struct st_cmd_world *w, int signal))
 {
     static const char *const engines[] = {"auto", "io_uring", "threads"};
-    struct st_domain_opts o = {
-        .engine = engines[engine], .poll_us = poll_us, .log = &w->log};
+    struct st_domain_opts o = {.engine = engines[engine],
+                               .poll_us = st_spin_us(poll_us),
+                               .log = &w->log};
     struct st_err err;
     int rc;
 

@@ -57,8 +57,9 @@ static const struct st_cmd_option serve_options[] = {
     ST_CMD_NO_SANDBOX,
     ST_CMD_THREADS,
     {"poll-us", ST_CMD_TEXT, "N|always",
-     "look for more work so long before sleeping; up to 1000000, default 50", 0,
-     0, 0},
+     "look for more work so long before sleeping, unless there is one CPU;\n"
+     "      up to 1000000, default 50",
+     0, 0, 0},
     ST_CMD_ENGINE,
     {"stop-timeout", ST_CMD_NUMBER, "SECONDS",
      "how long SIGTERM waits for clients to leave", 60, 0, 86400},

@@ -5,7 +5,6 @@
 #include "server.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,10 +19,9 @@
 static unsigned
 default_threads(void)
 {
-    cpu_set_t set;
-    int n = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+    unsigned n = st_cpus();
 
-    return n <= 2 ? 1 : n < 8 ? (unsigned)n / 2 : 4;
+    return n <= 2 ? 1 : n < 8 ? n / 2 : 4;
 }
 
 int

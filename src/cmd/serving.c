@@ -33,7 +33,8 @@ read_poll(struct st_serving *s, const char *text, struct st_err *err)
         rc = st_err_set(err, EINVAL,
                         "invalid --poll-us '%s', expected 0 to %d or always",
                         text, POLL_MAX);
-    s->poll_us = s->nvme_poll_us = (unsigned)n;
+    s->poll_us = (unsigned)n;
+    s->nvme_poll_us = st_spin_us((unsigned)n);
     return rc;
 }
 
