@@ -31,8 +31,7 @@ from initramfs import Initramfs
 
 MEMORY = 256 # MiB of the guest
 DISK = 16    # MiB
-REAL = outer.has_kvm() # is the CPU's speed worth telling?
-FEW, COUNT = 100, 200000 if REAL else 2000 # reads
+FEW = 100    # reads
 SECONDS = 240 # a life that takes longer hangs
 HANGS = 5 # that are borne with
 COUNTERS = ("exits", "io_exits", "interrupts")
@@ -74,7 +73,7 @@ def machines(strata, qemu, kernel, initrd, nested):
             "--nvme-pci", "id=nvme0", "--disk", "file:disk,on=nvme0"]
     ours += ["--cpu", "noxsave"] if nested else []
     theirs = [*qemu, "-accel", "kvm", "-cpu", outer.CPU if nested else "host",
-              "-m", str(MEMORY), "-no-reboot", "-object",
+              "-m", str(MEMORY), "-object",
               f"memory-backend-memfd,id=ram,size={MEMORY}M,share=on",
               *boot, "-serial", "stdio",
               "-drive", "file=disk,format=raw,if=none,id=disk,aio=io_uring"]
@@ -90,12 +89,12 @@ def machines(strata, qemu, kernel, initrd, nested):
                     "reads": [*theirs, *q35, *nvme]}}
 
 
-def functions(rivals, work):
+def functions(rivals, work, count):
     """What bash is to know: machine.sh, and how each rival is started."""
     with open(os.path.join(HERE, "machine.sh"), encoding="utf-8") as f:
         text = f.read()
     text += f"work={shlex.quote(work)}\nmemory={MEMORY}\n" \
-            f"few={FEW}\ncount={COUNT}\ndisk() {{\n" \
+            f"few={FEW}\ncount={count}\ndisk() {{\n" \
             f"    dd if=/dev/zero of=disk bs=1M count={DISK} 2>/dev/null\n}}\n"
     for rival, purposes in rivals.items():
         for purpose, argv in purposes.items():
@@ -104,12 +103,14 @@ def functions(rivals, work):
 
 
 class Here:
-    """KVM is here."""
+    """KVM is here, and the CPU is real: its speed is worth telling."""
+    count, real = 200000, True # reads
 
     def __init__(self, trees, strata, initrd, folder):
         rivals = machines(strata, packages.qemu(trees["outer-qemu"]),
                           trees["outer-kernel"][0], initrd, False)
-        self.folder, self.text = folder, functions(rivals, folder)
+        self.folder = folder
+        self.text = functions(rivals, folder, self.count)
 
     def run(self, command):
         p = subprocess.run(["bash", "-uc", self.text + command],
@@ -124,6 +125,7 @@ class Here:
 
 class Nested:
     """KVM is in an outer guest, of one CPU that counts, or of two."""
+    count, real = 2000, False
 
     def __init__(self, trees, strata, initrd, counts):
         self.trees, self.strata, self.initrd = trees, strata, initrd
@@ -139,7 +141,7 @@ class Nested:
         outer.put_qemu(o.fs, self.trees["outer-qemu"])
         o.fill(self.trees, functions(
             machines("/strata/bin/strata", outer.QEMU, "/inner/kernel",
-                     "/inner/initrd", True), outer.WORK))
+                     "/inner/initrd", True), outer.WORK, self.count))
         o.start(self.trees, 2048, 1 if self.counts else 2, more=[
             "-icount", "shift=0,sleep=off"] if self.counts else ())
         o.run(":") # it is up
@@ -168,8 +170,8 @@ def values(text):
     return {k: float(v) for k, v in (x.split("=") for x in text.split())}
 
 
-def rows(said):
-    """Give what a life cost, as it SAID: [(row, {name: value})]."""
+def rows(said, place):
+    """Give what a life cost, as it SAID at PLACE: [(row, {name: value})]."""
     points = {}
     for line in said.splitlines():
         name, _, rest = line.partition(" ")
@@ -188,9 +190,9 @@ def rows(said):
     for depth in ("1", "32"):
         few = less(f"few-{depth}", f"begin-{depth}")
         many = less(f"many-{depth}", f"few-{depth}")
-        # These are COUNT reads more; what a process costs is in both.
-        costs = {k: (many[k] - few[k]) / COUNT for k in many}
-        if REAL:
+        # These are so many reads more; what a process costs is in both.
+        costs = {k: (many[k] - few[k]) / place.count for k in many}
+        if place.real:
             costs["iops"] = points[f"many-{depth}"]["iops"]
         found.append((f"read-4k-d{depth}", costs))
     return found
@@ -206,7 +208,7 @@ def race(place, rivals, purposes):
                 said = said.decode("utf-8", "replace")
                 if status:
                     raise RuntimeError(f"{rival} {purpose}: {said.strip()}")
-                cost.setdefault(rival, []).extend(rows(said))
+                cost.setdefault(rival, []).extend(rows(said, place))
     finally:
         place.close()
     return cost
@@ -218,7 +220,7 @@ def main(number, strata, reads, *rivals):
     with tempfile.TemporaryDirectory(prefix="st-") as folder:
         initrd = os.path.join(folder, "inner.cpio")
         inner(trees, reads, initrd)
-        if REAL:
+        if outer.has_kvm(strata):
             races = [(Here(trees, strata, initrd, folder),
                       ("boots", "reads"))]
         else:
