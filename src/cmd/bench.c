@@ -133,7 +133,7 @@ parse(struct bench_opts *o, const struct st_cmd_args *a, bool vfio_user)
                              .jobs = a->number[JOBS],
                              .queues = a->number[QUEUES],
                              .seconds = a->number[RUNTIME],
-                             .poll_us = a->number[POLL_US],
+                             .poll_us = st_cmd_poll_us(a, POLL_US),
                              .engine = a->number[ENGINE],
                              .json = a->text[JSON]};
     if (a->text[BS] && st_size_parse(a->text[BS], &o->bs, &err) < 0)

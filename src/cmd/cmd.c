@@ -251,15 +251,20 @@ signals_watch(struct st_cmd_world *w, struct st_err *err)
     return rc < 0 ? st_err_set(err, -rc, "signals: %s", st_strerror(rc)) : 0;
 }
 
+unsigned
+st_cmd_poll_us(const struct st_cmd_args *a, unsigned i)
+{
+    return a->text[i] ? a->number[i] : st_spin_us(a->number[i]);
+}
+
 int
 st_cmd_world_open(struct st_cmd_world *w, enum st_level level, unsigned engine,
                   unsigned poll_us,
                   void (*got)(struct st_cmd_world *w, int signal))
 {
     static const char *const engines[] = {"auto", "io_uring", "threads"};
-    struct st_domain_opts o = {.engine = engines[engine],
-                               .poll_us = st_spin_us(poll_us),
-                               .log = &w->log};
+    struct st_domain_opts o = {
+        .engine = engines[engine], .poll_us = poll_us, .log = &w->log};
     struct st_err err;
     int rc;
 

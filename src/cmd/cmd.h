@@ -114,8 +114,12 @@ struct st_cmd_world {
 #define ST_CMD_POLL                                                            \
     {                                                                          \
         "poll-us", ST_CMD_NUMBER, "N",                                         \
-            "spin so long after work, before sleeping", 50, 0, 1000000         \
+            "spin so long after work, before sleeping; with one CPU 0", 50, 0, \
+            1000000                                                            \
     }
+
+/* What the row I of A that is ST_CMD_POLL says, or its default. */
+unsigned st_cmd_poll_us(const struct st_cmd_args *a, unsigned i);
 
 /* Zeroes W and fills it, for the engine with index ENGINE. SIGNAL (may be NULL)
  * gets SIGTERM, SIGINT and SIGUSR1 on HOME; they are blocked in all threads,

@@ -206,7 +206,7 @@ nbd_run(const struct st_cmd_args *a)
     const char *path = n.address.path;
     const struct st_server_opts o = {.level = a->level,
                                      .engine = a->number[ENGINE],
-                                     .poll_us = a->number[POLL_US],
+                                     .poll_us = st_cmd_poll_us(a, POLL_US),
                                      .threads = a->number[THREADS],
                                      .stop_s = a->number[STOP_TIMEOUT],
                                      .api = a->text[API],

@@ -101,8 +101,8 @@ static const struct st_cmd_option run_options[] = {
     ST_CMD_NO_SANDBOX,
     ST_CMD_THREADS,
     {"poll-us", ST_CMD_TEXT, "N|always",
-     "look for more work so long before sleeping, unless there is one CPU;\n"
-     "      up to 1000000, default 50",
+     "look for more work so long before sleeping; up to 1000000, default 50,\n"
+     "      or 0 where there is one CPU",
      0, 0, 0},
     ST_CMD_ENGINE,
     ST_CMD_STOP_TIMEOUT,

@@ -21,7 +21,7 @@ enum { POLL_DEFAULT = 50, POLL_MAX = 1000000, FAULTS_MAX = 1 << 20 };
 static int
 read_poll(struct st_serving *s, const char *text, struct st_err *err)
 {
-    uint64_t n = POLL_DEFAULT;
+    uint64_t n = st_spin_us(POLL_DEFAULT);
     int rc = 0;
 
     if (text && strcmp(text, "always") == 0) {
@@ -33,8 +33,7 @@ read_poll(struct st_serving *s, const char *text, struct st_err *err)
         rc = st_err_set(err, EINVAL,
                         "invalid --poll-us '%s', expected 0 to %d or always",
                         text, POLL_MAX);
-    s->poll_us = (unsigned)n;
-    s->nvme_poll_us = st_spin_us((unsigned)n);
+    s->poll_us = s->nvme_poll_us = (unsigned)n;
     return rc;
 }
 
