@@ -92,6 +92,7 @@ show_counters(struct st_nvme *n, struct st_inspect *v)
         {"commands", offsetof(struct nvme_worker, commands)},
         {"completions", offsetof(struct nvme_worker, completions)},
         {"interrupts", offsetof(struct nvme_worker, interrupts)},
+        {"interrupts_spared", offsetof(struct nvme_worker, spared)},
         {"wakes", offsetof(struct nvme_worker, wakes)},
         {"bells", offsetof(struct nvme_worker, bells)},
         {"turns", offsetof(struct nvme_worker, turns)},

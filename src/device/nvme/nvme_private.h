@@ -149,6 +149,7 @@ struct nvme_cq {
     bool ien, phase;
     bool starving;                      /* somebody waits for room */
     unsigned unraised;                  /* posted since the last interrupt */
+    uint64_t unraised_at;               /* ns: the first of these */
     struct st_list waiting;             /* slots in state DONE */
     struct nvme_journal_queue *journal; /* or NULL */
     uint64_t unreachable_since;
@@ -190,6 +191,7 @@ struct nvme_worker {
     struct st_task kick, turn, end;
     _Atomic bool kicked;
     bool turning, ending, again;
+    bool looks;            /* a turn comes without being asked for */
     uint64_t busy_at, nap; /* ns */
     struct st_timer timer; /* naps */
 
@@ -214,8 +216,8 @@ struct nvme_worker {
     struct st_task errors;
     _Atomic bool errors_posted;
 
-    st_counter commands, completions, interrupts, turns, arms, wakes, bells,
-        aborts, shadow_doorbells, protocol_errors, errors_lost, orphans,
+    st_counter commands, completions, interrupts, spared, turns, arms, wakes,
+        bells, aborts, shadow_doorbells, protocol_errors, errors_lost, orphans,
         unreachable;
 };
 

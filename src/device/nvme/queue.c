@@ -11,7 +11,8 @@
  * firmware takes away for a moment: then slots are kept, and what comes after
  * them as well.
  *
- * All completions of a turn make one interrupt for each queue.
+ * All completions of a turn make one interrupt for each queue; those of several
+ * turns, while the guest is at work on the ones before, and we look.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,8 @@
 #include "range.h"
 
 #define RETRY_NS NVME_MS(1)
+/* As long as a guest takes for a few completions. */
+#define SPARE_NS NVME_US(50)
 
 /* ---- Memory ---- */
 
@@ -316,7 +319,8 @@ cq_advance(struct nvme_cq *cq, const struct nvme_slot *s)
         return;
     if (__builtin_expect(w->nvme->intx, 0))
         st_nvme_pin_hold(cq);
-    cq->unraised++;
+    if (!cq->unraised++)
+        cq->unraised_at = w->io.loop->now;
     if (st_list_empty(&cq->raise)) {
         st_list_append(&w->raise, &cq->raise);
         st_nvme_at_end(w);
@@ -520,11 +524,38 @@ cq_holds(struct nvme_cq *cq)
     return true;
 }
 
+/* The guest is at work on what it was told of, and takes what is new in the
+ * same go: an interrupt would tell it nothing. We see how far it is, and look
+ * again soon, while we look at shadow doorbells; but it may take what it has
+ * not told us of, so not for long. */
+static bool
+cq_spares(struct nvme_cq *cq)
+{
+    struct nvme_worker *w = cq->w;
+    uint32_t head;
+    unsigned left;
+
+    if (!w->looks || !cq->qid || w->nvme->intx)
+        return false;
+    head = st_nvme_cq_head(cq);
+    left = cq->tail >= head ? cq->tail - head : cq->tail + cq->size - head;
+    if (!left) {
+        cq->unraised = 0; /* it has taken these, too */
+        st_list_remove(&cq->raise);
+        st_count(&w->spared, 1);
+        return true;
+    }
+    return left > cq->unraised && left < cq->size &&
+           w->io.loop->now - cq->unraised_at < SPARE_NS;
+}
+
 void
 st_nvme_raise(struct nvme_worker *w)
 {
     st_list_for(cq, tmp, &w->raise, struct nvme_cq, raise)
     {
+        if (cq_spares(cq))
+            continue;
         st_list_remove(&cq->raise);
         if (!cq_holds(cq))
             cq_interrupt(cq);

@@ -342,10 +342,11 @@ attach_run(struct st_task *t)
     }
     for (uint32_t i = 0; i < s->nsq; i++) {
         uint16_t qid = s->sq[i].qid;
-        struct nvme_sq *sq = f->sq[qid];
+        struct nvme_sq *sq;
 
         if (n->pair[s->sq[i].cqid].w != w)
             continue;
+        sq = f->sq[qid];
         f->sq[qid] = NULL;
         put_sq(w, sq, &s->sq[i]);
         if (!qid)

@@ -104,6 +104,7 @@ look_at(struct nvme_worker *w, uint64_t ns)
 static void
 again(struct nvme_worker *w)
 {
+    w->looks = true;
     if (st_domain_is_virtual(w->io.loop->domain)) {
         look_at(w, NVME_US(1));
     } else {
@@ -164,7 +165,7 @@ turn_run(struct st_task *t)
     struct nvme_worker *w = st_container(t, struct nvme_worker, turn);
     bool found = false, more;
 
-    w->turning = false;
+    w->turning = w->looks = false;
     st_timer_stop(w->io.loop, &w->timer);
     st_count(&w->turns, 1);
     if (!w->running || st_nvme_halted(w->nvme) ||
@@ -184,10 +185,14 @@ turn_run(struct st_task *t)
         w->busy_at = w->io.loop->now;
         w->nap = NAP_FIRST;
     }
-    if (more)
+    if (more) {
+        w->looks = true;
         st_nvme_wake(w);
-    else
+    } else {
         idle(w);
+    }
+    if (!st_list_empty(&w->raise)) /* what was spared so far */
+        st_nvme_at_end(w);
 }
 
 /* ---- Queues ---- */
