@@ -21,7 +21,6 @@
 
 import base64
 import contextlib
-import copy
 import os
 import re
 import shlex
@@ -55,7 +54,6 @@ APPEND = ("console=ttyS0 loglevel=5 panic=-1 oops=panic nosoftlockup "
 class Counts:
     def __init__(self):
         self.passed = self.failed = self.skipped = 0
-        self.lost = 0 # guests that went away or hung; they are failures, too
 
     def take(self, line):
         """Count and print one line of the guest."""
@@ -250,7 +248,7 @@ def judge(runs, folder):
             if len(runs) > 1:
                 print(f"--- {script.name}", flush=True)
             try:
-                judge_twice(options, script, place, counts)
+                judge_one(options, script, place, counts)
                 if options.shell:
                     return 0
             except packages.Unavailable as e:
@@ -264,23 +262,6 @@ def judge(runs, folder):
     print(f"counts: {counts.passed} passed, {counts.failed} failed, "
           f"{counts.skipped} skipped")
     return 1 if counts.failed else 0
-
-
-def judge_twice(options, script, place, counts):
-    """Judge one script. An emulated SVM loses a guest now and then, whoever
-    its monitor is: one that only went away in an outer guest, with nothing
-    wrong before, has a second try in a new one, and that is told and counted
-    as a skip."""
-    before = copy.copy(counts)
-    judge_one(options, script, place, counts)
-    if not place.made or counts.lost == before.lost or \
-            counts.failed != before.failed + 1:
-        return
-    vars(counts).update(vars(before))
-    place.close()
-    counts.take(f"skip: {script.name}: a guest in an emulated machine went "
-                "away, once more")
-    judge_one(options, script, place, counts)
 
 
 def judge_one(options, script, place, counts):
@@ -367,7 +348,6 @@ def wait(options, counts, machine, talk, door):
     else:
         why = f"has not ended after {options.deadline} s" if hung else \
             f"has gone, with status {machine.returncode}"
-        counts.lost += 1
         counts.take(f"FAILED: the guest {why}; the end of its console:")
         for name, lines in (("console.log", 25), ("outer.log", 15),
                             ("qemu.log", 5)):
