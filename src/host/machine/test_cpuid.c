@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -133,6 +134,77 @@ noxsave_hides_what_needs_it(void **state)
     free(without);
 }
 
+/* ---- Of a machine that is restored ---- */
+
+/* K supports all bits but those of MASK in ECX of FUNCTION. */
+static void
+lack(struct st_kvm *k, uint32_t function, uint32_t mask)
+{
+    *k = (struct st_kvm){.fd = -1, .vm = -1, .cpuid = host()};
+    for (unsigned i = 0; i < k->cpuid->nent; i++)
+        if (k->cpuid->entries[i].function == function)
+            k->cpuid->entries[i].ecx &= ~mask;
+}
+
+static void
+refused(struct st_kvm *k, const struct kvm_cpuid2 *was, unsigned n,
+        const char *sentence)
+{
+    const struct kvm_cpuid2 *before = k->cpuid;
+    struct st_err err;
+
+    assert_int_equal(st_cpuid_adopt(k, was->entries, n, &err), -EINVAL);
+    if (!strstr(err.text, sentence))
+        fail_msg("'%s' does not say '%s'", err.text, sentence);
+    assert_ptr_equal(k->cpuid, before);
+    free(k->cpuid);
+}
+
+static void
+features_that_were_there_must_be_there(void **state)
+{
+    struct kvm_cpuid2 *was = host();
+    struct st_kvm k;
+
+    (void)state;
+    lack(&k, 1, 1u << 25); /* AES */
+    refused(&k, was, was->nent,
+            "lacks what the saved machine's had: CPUID leaf "
+            "0x1");
+    lack(&k, 7, 1u << 1);
+    refused(&k, was, was->nent, "CPUID leaf 0x7");
+    lack(&k, 0x80000001, 1u << 6);
+    refused(&k, was, was->nent, "CPUID leaf 0x80000001");
+    lack(&k, 0, 1); /* GenuineIntel, AuthenticAMD */
+    refused(&k, was, was->nent, "a CPU of another maker");
+    lack(&k, 1, 0);
+    refused(&k, was, ST_KVM_CPUID_MAX + 1, "too long");
+    lack(&k, 1, 0);
+    refused(&k, was, 0, "a CPU of another maker");
+    free(was);
+}
+
+/* What is new is not shown, what is no feature may differ. */
+static void
+a_guest_keeps_the_cpu_that_it_had(void **state)
+{
+    struct kvm_cpuid2 *was = host();
+    struct st_kvm k;
+    struct st_err err;
+
+    (void)state;
+    lack(&k, 0x80000008, 0xff); /* how many cores */
+    for (unsigned i = 0; i < was->nent; i++)
+        if (was->entries[i].function == 1)
+            was->entries[i].ecx = 1u << 25;
+    assert_int_equal(st_cpuid_adopt(&k, was->entries, was->nent, &err), 0);
+    assert_int_equal(k.cpuid->nent, was->nent);
+    assert_int_equal(leaf_of(k.cpuid, 1, 0)->ecx, 1u << 25);
+    assert_int_equal(leaf_of(k.cpuid, 0x80000008, 0)->ecx, UINT32_MAX);
+    free(k.cpuid);
+    free(was);
+}
+
 int
 main(void)
 {
@@ -140,6 +212,8 @@ main(void)
         cmocka_unit_test(each_cpu_has_its_number),
         cmocka_unit_test(one_cpu_has_no_others),
         cmocka_unit_test(noxsave_hides_what_needs_it),
+        cmocka_unit_test(features_that_were_there_must_be_there),
+        cmocka_unit_test(a_guest_keeps_the_cpu_that_it_had),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
