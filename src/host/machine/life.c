@@ -52,7 +52,9 @@ machine_vcpu_ended(struct st_vcpus *g, enum st_vcpu_end end,
     const struct st_log *log = m->opts.log;
 
     if (end == ST_VCPU_TRIPLE_FAULT) {
-        st_info(log, "vcpu %u: triple fault, the machine is reset", r->id);
+        st_warn_limited(log, &m->limiter,
+                        "vcpu %u: triple fault at rip %016llx", r->id,
+                        r->regs.rip);
         machine_happened(m, MACHINE_RESET);
         return;
     }

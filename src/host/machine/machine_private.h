@@ -103,7 +103,8 @@ struct st_machine {
     bool resetting;            /* functions are being reset */
     bool stopped;
     _Atomic unsigned resetting_left; /* any thread */
-    unsigned panics_told; /* since the last reset: bits as of happened */
+    unsigned panics_told;      /* since the last reset: bits as of happened */
+    struct st_limiter limiter; /* of what a guest can make us say for ever */
     _Atomic uint64_t resets, pauses, panics;
     struct st_list calls; /* that wait: of pause, reset, stop */
 
